@@ -1,0 +1,1 @@
+"""The user namespace in which all containers of one user live."""

@@ -1,0 +1,146 @@
+"""The command `rootless`: finds the verb, imports only that verb's module, maps errors to exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rootless.cli.table import GROUPS, STARTERS, SUBCOMMANDS, VERBS
+from rootless.errors import RootlessError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from rootless.cli.command import Command
+
+USAGE_EXIT = 125
+
+
+def main() -> NoReturn:
+    """Never returns. Exit codes are docker's."""
+    code = USAGE_EXIT
+    try:
+        code = _main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away (`rootless ps | head -1`): die as SIGPIPE would have us.
+        code = 141
+    except KeyboardInterrupt:
+        code = 130
+    # No interpreter shutdown: it costs milliseconds and all is written.
+    try:
+        sys.stderr.flush()
+    except OSError:
+        pass
+    os._exit(code)
+
+
+def _main(argv: list[str]) -> int:
+    if "_ROOTLESS_COMPLETE" in os.environ:
+        from rootless.cli.help import complete
+
+        return complete()
+    error_exit = USAGE_EXIT
+    try:
+        argv = _global_options(argv)
+        if not argv or argv[0] in ("--help", "-h", "help"):
+            from rootless.cli.help import show
+
+            return show(argv[1:] if argv else [])
+        if argv[0] in ("--version", "-v"):
+            argv = ["version", *argv[1:]]
+        name, rest = find(argv)
+        if name in STARTERS:
+            from rootless.container import monitor
+
+            monitor.fork_early()
+        command = load(name)
+        from rootless.cli.command import HelpWanted, parse
+
+        try:
+            options = parse(command, rest)
+        except HelpWanted:
+            from rootless.cli.help import show
+
+            return show(name.split(" "))
+        error_exit = command.error_exit
+        return command.run(options)
+    except RootlessError as e:
+        tell(e)
+        if e.exit_code is not None:
+            return e.exit_code
+        return USAGE_EXIT if isinstance(e, UsageError) else error_exit
+    except OSError as e:
+        # What no layer below could explain better is still told in one line.
+        if isinstance(e, BrokenPipeError):
+            raise
+        thing = f": {os.fsdecode(e.filename)}" if e.filename is not None else ""
+        tell(RootlessError(f"{e.strerror or e}{thing}"))
+        return error_exit
+
+
+def _global_options(argv: list[str]) -> list[str]:
+    """Takes `--root DIR` and `--debug` off the front; they act through the environment."""
+    while argv and argv[0].startswith("--"):
+        name, eq, value = argv[0].partition("=")
+        if name == "--root":
+            if not eq:
+                if len(argv) < 2:
+                    raise UsageError("flag needs an argument: --root")
+                value, argv = argv[1], argv[1:]
+            os.environ["ROOTLESS_ROOT"] = value
+        elif name == "--debug" and not eq:
+            os.environ["ROOTLESS_DEBUG"] = "1"
+        else:
+            break
+        argv = argv[1:]
+    return argv
+
+
+def find(argv: list[str]) -> tuple[str, list[str]]:
+    """(name of the command, its arguments). Raises UsageError."""
+    verb = argv[0]
+    if verb in GROUPS:
+        second = argv[1] if len(argv) > 1 else ""
+        if second in SUBCOMMANDS.get(verb, {}):
+            return f"{verb} {second}", argv[2:]
+        same = GROUPS[verb][1].get(second)
+        if same is not None:
+            return same, argv[2:]
+        if not second or second in ("--help", "-h"):
+            from rootless.cli.help import show
+
+            os._exit(show([verb]))
+        raise UsageError(f"unknown command: rootless {verb} {second}",
+                         hint=f"rootless {verb} --help")
+    if verb in VERBS:
+        return verb, argv[1:]
+    from rootless.cli.command import near
+
+    if verb.startswith("-"):
+        raise UsageError(f"unknown flag: {verb}", hint="rootless --help")
+    raise UsageError(f"unknown command: rootless {verb}",
+                     hint=near(verb, [*VERBS, *GROUPS]) or "rootless --help")
+
+
+def load(name: str) -> Command:
+    verb, _, second = name.partition(" ")
+    module = SUBCOMMANDS[verb][second][0] if second else VERBS[verb][0]
+    command: Command = __import__(module, fromlist=["COMMANDS"]).COMMANDS[name]
+    return command
+
+
+def tell(error: RootlessError) -> None:
+    """One line, and a second that says what to type."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(f"rootless: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"  hint: {error.hint}\n")
+    except BrokenPipeError:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Every verb and the module that holds it.
+
+A module is imported only when its verb is typed. It has `COMMANDS`, a dict from the full name
+("run", "image ls") to its `Command`.
+"""
+
+from __future__ import annotations
+
+_IMAGES = "rootless.cli.images"
+_LIFE = "rootless.cli.life"
+
+# verb: (module, one line for the overview)
+VERBS = {
+    "run": ("rootless.cli.run", "Run a command in a new container"),
+    "create": ("rootless.cli.run", "Make a container without starting it"),
+    "start": ("rootless.cli.start", "Start stopped containers"),
+    "attach": ("rootless.cli.start", "Connect the terminal to a running container"),
+    "exec": ("rootless.cli.exec", "Run a command in a running container"),
+    "ps": ("rootless.cli.ps", "List containers"),
+    "logs": ("rootless.cli.logs", "Show what a container wrote"),
+    "stop": (_LIFE, "Stop running containers"),
+    "kill": (_LIFE, "Send a signal to containers"),
+    "wait": (_LIFE, "Wait for containers to end and print their exit codes"),
+    "rm": (_LIFE, "Remove containers"),
+    "inspect": ("rootless.cli.inspect", "Show all that is known of a container or image"),
+    "pull": (_IMAGES, "Download an image from a registry"),
+    "images": (_IMAGES, "List images"),
+    "rmi": (_IMAGES, "Remove images"),
+    "tag": (_IMAGES, "Give an image another name"),
+    "load": (_IMAGES, "Load images from an archive"),
+    "import": (_IMAGES, "Make an image from an archive of a filesystem"),
+    "doctor": ("rootless.cli.doctor", "Say what this machine allows and what would mend the rest"),
+    "version": ("rootless.cli.version", "Show the version"),
+    "system": ("rootless.cli.system", "Manage the store"),
+}
+
+# Second words, and the top-level verb that means the same.
+GROUPS = {
+    "container": ("Manage containers", {
+        "run": "run", "create": "create", "start": "start", "attach": "attach", "exec": "exec",
+        "ls": "ps", "ps": "ps", "list": "ps", "logs": "logs", "stop": "stop", "kill": "kill",
+        "wait": "wait", "rm": "rm", "inspect": "inspect",
+    }),
+    "image": ("Manage images", {
+        "pull": "pull", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",
+        "load": "load", "import": "import", "inspect": "inspect",
+    }),
+    "system": ("Manage the store", {}),
+}
+
+# Groups whose second words are commands of their own.
+SUBCOMMANDS = {
+    "system": {
+        "reset": ("rootless.cli.system", "Remove everything the engine has stored"),
+        "stop": ("rootless.cli.system", "End the helper process that keeps the user namespace"),
+    },
+}
+
+# These start a container: its monitor is forked before anything else is imported.
+STARTERS = frozenset(("run", "start"))

@@ -51,10 +51,11 @@ def _main(argv: list[str]) -> int:
         if argv[0] in ("--version", "-v"):
             argv = ["version", *argv[1:]]
         name, rest = find(argv)
+        link = -1
         if name in STARTERS:
-            from rootless.container import monitor
+            from rootless.container.monitor import fork_early
 
-            monitor.fork_early()
+            link = fork_early()
         command = load(name)
         from rootless.cli.command import HelpWanted, parse
 
@@ -64,6 +65,7 @@ def _main(argv: list[str]) -> int:
             from rootless.cli.help import show
 
             return show(name.split(" "))
+        options.monitor = link
         error_exit = command.error_exit
         return command.run(options)
     except RootlessError as e:

@@ -56,6 +56,8 @@ class Options:
     def __init__(self, command: Command) -> None:
         self.command = command
         self.args: list[str] = []
+        # Socket of the monitor forked before the command was loaded; -1 where none is needed.
+        self.monitor = -1
         self._values: dict[str, list[str]] = {}
 
     def add(self, name: str, value: str) -> None:
@@ -91,10 +93,6 @@ class HelpWanted(Exception):
 
 _TRUE = frozenset(("true", "1", "t", "T", "TRUE", "True"))
 _FALSE = frozenset(("false", "0", "f", "F", "FALSE", "False"))
-
-# The long name of each option in older scripts, where docker has two.
-HELP = ("--help", "-h")
-
 
 def parse(command: Command, argv: list[str]) -> Options:
     """Raises UsageError, or HelpWanted."""

@@ -1,0 +1,136 @@
+"""`rootless start` and `rootless attach`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rootless import paths as places
+from rootless.cli.command import FLAG, VALUE, Command, Option, Options
+from rootless.container import attach, frames, life, store
+from rootless.container.monitor import fork_early
+from rootless.container.start import failure, start
+from rootless.errors import Conflict, HostError, RootlessError, UsageError
+from rootless.userns import keeper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.container.store import Container
+
+
+def run(options: Options) -> int:
+    foreground = options.flag("attach") or options.flag("interactive")
+    if foreground and len(options.args) > 1:
+        raise UsageError("cannot attach to several containers at once")
+    paths = places.of_this_user()
+    userns = keeper.open_userns(paths)
+    worst = 0
+    monitor = options.monitor
+    for name in options.args:
+        try:
+            container = store.find(paths, name)
+            if foreground:
+                return _start_attached(container, userns, monitor, options)
+            _start(container, userns, monitor if monitor >= 0 else fork_early())
+            sys.stdout.write(name + "\n")
+        except RootlessError as e:
+            from rootless.__main__ import tell
+
+            tell(e)
+            worst = 1
+        monitor = -1
+    return worst
+
+
+def _start(container: Container, userns: keeper.Userns, monitor: int) -> None:
+    lock = container.lock()
+    try:
+        if container.state().running:
+            return
+        start(container, userns, monitor, stdin_once=False, size=None)
+        said = attach.Attached(monitor, stdin=False, tty=False, detach_keys="",
+                               kill=None).wait_started()
+        if said != b"S":
+            raise failure(said)
+    finally:
+        os.close(lock)
+        os.close(monitor)
+
+
+def _start_attached(container: Container, userns: keeper.Userns, monitor: int,
+                    options: Options) -> int:
+    if container.state().running:
+        return _attach(container, stdin=options.flag("interactive"),
+                       keys=options.value("detach-keys"), proxy=True)
+    data = container.data
+    stdin = options.flag("interactive") and bool(data["stdin"])
+    lock = container.lock()
+    try:
+        size = attach.terminal_size(1) or attach.terminal_size(0) if data["tty"] else None
+        start(container, userns, monitor, stdin_once=stdin, size=size)
+        keys = options.value("detach-keys")
+        link = attach.Attached(monitor, stdin=stdin, tty=data["tty"],
+                               detach_keys=data["detach_keys"] if keys is None else keys,
+                               kill=None if data["tty"] and stdin else _proxy(container))
+        said = link.wait_started()
+        if said != b"S":
+            raise failure(said)
+    finally:
+        os.close(lock)
+    try:
+        return link.until_end()
+    except attach.Detached:
+        return 0
+
+
+def _proxy(container: Container) -> attach.Kill:
+    return lambda number: life.send_signal(container, container.state(), number)
+
+
+def attach_to(options: Options) -> int:
+    container = store.find(places.of_this_user(), options.args[0])
+    return _attach(container, stdin=not options.flag("no-stdin"),
+                   keys=options.value("detach-keys"),
+                   proxy=(options.value("sig-proxy") or "true") != "false")
+
+
+def _attach(container: Container, *, stdin: bool, keys: str | None, proxy: bool) -> int:
+    state = container.state()
+    if state.elsewhere:
+        raise HostError(f"container {container.name} runs on {state.elsewhere}, not here",
+                        hint=f"run this command on {state.elsewhere}")
+    if not state.running:
+        raise Conflict(f"container {container.name} is not running",
+                       hint=f"rootless start --attach {container.name}")
+    try:
+        sock = frames.connect(state.socket)
+    except OSError:
+        raise HostError(f"cannot reach the monitor of container {container.name}",
+                        hint="rootless logs shows what it wrote so far") from None
+    data = container.data
+    stdin = stdin and bool(data["stdin"])
+    link = attach.Attached(sock, stdin=stdin, tty=data["tty"],
+                           detach_keys=data["detach_keys"] if keys is None else keys,
+                           kill=_proxy(container) if proxy and not (data["tty"] and stdin)
+                           else None)
+    link.wait_started()
+    if data["tty"]:
+        link.send_size()
+    try:
+        return link.until_end()
+    except attach.Detached:
+        return 0
+
+
+_KEYS = Option("detach-keys", VALUE, "Keys that detach (default ctrl-p,ctrl-q)", metavar="KEYS")
+
+COMMANDS = {
+    "start": Command("start", "CONTAINER [CONTAINER...]", "Start stopped containers.", run, (
+        Option("attach", FLAG, "Show its output and wait for its end", "a"),
+        Option("interactive", FLAG, "Pass on standard input", "i"), _KEYS), least=1),
+    "attach": Command("attach", "CONTAINER",
+                      "Connect standard input and output to a running container.", attach_to, (
+                          _KEYS, Option("no-stdin", FLAG, "Do not pass on standard input"),
+                          Option("sig-proxy", VALUE, "Pass on signals (default true)",
+                                 metavar="BOOL")), least=1, most=1),
+}

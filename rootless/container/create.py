@@ -1,0 +1,189 @@
+"""Make a container: its directory, the files it is given, its name, its record."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.container import spec, store
+from rootless.container.monitor import now
+from rootless.container.store import Container
+from rootless.errors import NotFound, StorageError, UsageError, os_reason
+from rootless.files import space_hint, write_atomic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.container.wanted import Wanted
+    from rootless.image.store import Image
+    from rootless.paths import Paths
+    from rootless.userns.keeper import Userns
+
+HOST_IMAGE = "host"
+
+
+def create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -> tuple[
+        Container, int]:
+    """The new container, and its lock. `image` None: the machine's own root filesystem.
+
+    Raises Conflict when the name is taken, UsageError, StorageError.
+    """
+    if wanted.name and not store.valid_name(wanted.name):
+        raise UsageError(f"invalid container name: {wanted.name}",
+                         hint="letters, digits, _ . - and at least two of them")
+    if image is None:
+        from rootless.storage import hostroot
+
+        image_config = hostroot.image_config(os.environ, os.getcwd())
+    else:
+        image_config = image.config.get("config") or {}
+    try:
+        cid, lock = store.new_id(paths)
+    except OSError as e:
+        raise StorageError(f"cannot make a container in {paths.containers}: {os_reason(e)}",
+                           hint=space_hint(e, paths.data)) from None
+    directory = paths.container(cid)
+    name = wanted.name
+    claimed = ""
+    try:
+        config = spec.build(wanted, image_config, directory, cid, host_facts(wanted))
+        _prepare(directory, userns, wanted, config)
+        if not name:
+            from rootless.container.names import generate
+
+            name = generate(paths)
+        store.claim_name(paths, name, cid)
+        claimed = name
+        data = _record(cid, name, wanted, image, image_config, config)
+        return store.publish(paths, cid, data, config), lock
+    except OSError as e:
+        _undo(paths, directory, claimed, cid)
+        raise StorageError(f"cannot make the container: {os_reason(e)}",
+                           hint=space_hint(e, paths.data)) from None
+    except BaseException:
+        _undo(paths, directory, claimed, cid)
+        raise
+
+
+def _undo(paths: Paths, directory: str, claimed: str, cid: str) -> None:
+    from rootless.storage import trash
+
+    store.release_name(paths, claimed, cid)
+    trash.discard(paths, directory)
+
+
+def host_facts(wanted: Wanted) -> dict[str, Any]:
+    return {
+        "nodename": os.uname().nodename,
+        "cgroup2": os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        "devices": spec.device_nodes() if wanted.privileged else [],
+    }
+
+
+def _prepare(directory: str, userns: Userns, wanted: Wanted, config: dict[str, Any]) -> None:
+    """Directories of the overlay and the files under /etc that are the container's own."""
+    for name in ("upper", "work", "rootfs"):
+        os.mkdir(f"{directory}/{name}", 0o755)
+    hostname = config["hostname"]
+    files = {
+        "hostname": hostname + "\n",
+        "hosts": _hosts(wanted, hostname),
+        "resolv.conf": _resolv_conf(wanted),
+    }
+    for name, text in files.items():
+        write_atomic(f"{directory}/{name}", text.encode(), mode=0o644)
+        os.chmod(f"{directory}/{name}", 0o644)
+    if wanted.seccomp and wanted.seccomp != "unconfined":
+        write_atomic(f"{directory}/seccomp.json", wanted.seccomp.encode())
+    root = userns.uids[0].outside
+    if os.geteuid() == 0 and root != 0:
+        for name in ("upper", "work", *files):
+            os.chown(f"{directory}/{name}", root, userns.gids[0].outside)
+
+
+def _hosts(wanted: Wanted, hostname: str) -> str:
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback",
+             "fe00::0\tip6-localnet", "ff00::0\tip6-mcastprefix", "ff02::1\tip6-allnodes",
+             "ff02::2\tip6-allrouters"]
+    if wanted.network == "host":
+        try:
+            with open("/etc/hosts", encoding="utf-8", errors="replace") as f:
+                lines = f.read().splitlines()
+        except OSError:
+            pass
+    if not any(hostname in line.split()[1:] for line in lines):
+        lines.append(f"127.0.1.1\t{hostname}")
+    lines += [f"{address}\t{name}" for name, address in wanted.add_host]
+    return "\n".join(lines) + "\n"
+
+
+def _resolv_conf(wanted: Wanted) -> str:
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as f:
+            lines = f.read().splitlines()
+    except OSError:
+        lines = []
+    replaced = [("nameserver", [f"nameserver {a}" for a in wanted.dns]),
+                ("search", [f"search {' '.join(wanted.dns_search)}"]
+                 if wanted.dns_search and wanted.dns_search != (".",) else []),
+                ("options", [f"options {' '.join(wanted.dns_option)}"])]
+    given = [bool(wanted.dns), bool(wanted.dns_search), bool(wanted.dns_option)]
+    for (word, new), is_given in zip(replaced, given):
+        if is_given:
+            lines = [li for li in lines if li.split()[:1] != [word]] + new
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
+            image_config: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """`container.json`: what stays the same from creation to removal."""
+    labels = {**(image_config.get("Labels") or {}), **dict(wanted.labels)}
+    entrypoint = (list(wanted.entrypoint) if wanted.entrypoint is not None
+                  else image_config.get("Entrypoint") or [])
+    return {
+        "id": cid,
+        "name": name,
+        "created": now(),
+        "image": wanted.image,
+        "image_id": image.id if image is not None else "",
+        "layers": list(image.layers) if image is not None else [],
+        "host_root": image is None,
+        "command": config["process"]["args"],
+        "entrypoint": [e for e in entrypoint if e],
+        "tty": wanted.tty,
+        "stdin": wanted.interactive,
+        "rm": wanted.rm,
+        "network": wanted.network,
+        "labels": labels,
+        "mounts": [{"type": m.kind, "source": m.source, "destination": m.destination,
+                    "options": list(m.options)} for m in wanted.mounts],
+        "privileged": wanted.privileged,
+        "cap_add": list(wanted.cap_add),
+        "cap_drop": list(wanted.cap_drop),
+        "userns": wanted.userns,
+        "stop_signal": wanted.stop_signal or str(image_config.get("StopSignal") or ""),
+        "stop_timeout": wanted.stop_timeout,
+        "detach_keys": wanted.detach_keys,
+        "log_driver": wanted.log_driver,
+        "ports": sorted(image_config.get("ExposedPorts") or {}),
+    }
+
+
+def image_for(paths: Paths, name: str, *, pull: str, platform: str, quiet: bool,
+              tls_verify: bool | None) -> Image | None:
+    """The image a container is made from; None for the embedded `host`.
+
+    `pull`: always, missing or never. Raises NotFound.
+    """
+    if name == HOST_IMAGE:
+        return None
+    from rootless.image import store as images
+
+    found = None if pull == "always" else images.find(paths, name)
+    if found is not None and (not platform or images.matches(found, platform)):
+        return found
+    if pull == "never":
+        raise NotFound(f"no such image: {name}", hint=f"rootless pull {name}")
+    from rootless.image.pull import pull as pull_image
+
+    return pull_image(paths, name, platform=platform, quiet=quiet, tls_verify=tls_verify)

@@ -1,0 +1,103 @@
+"""The language between a command and a monitor: frames on a Unix stream socket.
+
+    kind (1 byte)  length (4 bytes, little-endian)  payload
+
+To the monitor:   P plan (marshal; with the namespace's descriptor as SCM_RIGHTS)
+                  I bytes for standard input    E end of standard input
+                  W rows columns (text)         Q I want only the end
+                  D detached on purpose         C nobody reads this stream (O or R) any more
+To the command:   S started (pid)               F failed (marshal: kind, message, hint)
+                  O standard output             R standard error
+                  X ended (exit code, text)
+
+Both ends are processes of one user: the socket's directory is private, and the monitor checks
+SO_PEERCRED all the same.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+PLAN, INPUT, INPUT_END, RESIZE, QUIET, DETACH = b"P", b"I", b"E", b"W", b"Q", b"D"
+CLOSED = b"C"
+STARTED, FAILED, OUT, ERR, EXITED = b"S", b"F", b"O", b"R", b"X"
+
+HEADER = 5
+LARGEST = 64 << 20
+
+
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    return kind + len(payload).to_bytes(4, "little") + payload
+
+
+class Reader:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """The frames that are now complete. Raises ValueError on nonsense."""
+        buffer = self._buffer
+        buffer += data
+        found = []
+        at = 0
+        while len(buffer) - at >= HEADER:
+            length = int.from_bytes(buffer[at + 1:at + HEADER], "little")
+            if length > LARGEST:
+                raise ValueError("a frame is too large")
+            end = at + HEADER + length
+            if len(buffer) < end:
+                break
+            found.append((bytes(buffer[at:at + 1]), bytes(buffer[at + HEADER:end])))
+            at = end
+        if at:
+            del buffer[:at]
+        return found
+
+
+def pair() -> tuple[int, int]:
+    a, b = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    return a.detach(), b.detach()
+
+
+def send(fd: int, data: bytes) -> None:
+    """All of it, on a blocking socket. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+
+
+def send_with_fd(fd: int, data: bytes, passed: int) -> None:
+    """`data` with one descriptor along with its first byte."""
+    sock = _socket.socket(fileno=fd)
+    try:
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed.to_bytes(4, "little"))]
+        sent = sock.sendmsg([data], rights)
+    finally:
+        sock.detach()
+    send(fd, data[sent:])
+
+
+def receive_with_fd(fd: int, size: int = 1 << 16) -> tuple[bytes, int]:
+    """(bytes, the descriptor that came with them or -1); no bytes at the end of the stream."""
+    sock = _socket.socket(fileno=fd)
+    try:
+        data, control, _, _ = sock.recvmsg(size, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    finally:
+        sock.detach()
+    for level, kind, value in control:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            return data, int.from_bytes(value[:4], "little")
+    return data, -1
+
+
+def connect(path: str) -> int:
+    """A socket to a monitor. Raises OSError."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+        return sock.detach()
+    finally:
+        sock.close()

@@ -1,0 +1,508 @@
+"""The monitor: one small process for each running container.
+
+Goal: whatever happens to the command that started it, a container keeps its output flowing into
+the log, can be attached to, and its end is recorded. The monitor is forked before the command
+imports anything, imports only built-in C modules itself, and holds the container's standard
+streams, its exit status, and a socket on which commands attach or wait.
+
+Order at the start: plan received -> launcher forked -> first process alive -> exec done (the
+status pipe closes) -> `state.json` says running -> "started" is told.
+Order at the end: first process reaped -> output drained -> `state.json` says exited, or with
+--rm the container's directory has left the store by one rename -> "ended" is told -> files gone.
+So a command that was told something can rely on the disk saying the same.
+
+It runs as the user in the host's namespaces and never enters the container's. When it is killed,
+the kernel kills the container's first process with it (PR_SET_PDEATHSIG), unless that one has
+changed to a user that ours may not signal; such a container runs on, and is shown and stopped by
+its process.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import time
+
+from rootless.container import frames
+from rootless.container.frames import frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+CHUNK = 1 << 16
+# A slow reader holds its container back once this much is waiting for it.
+BACKLOG = 1 << 20
+DRAIN_SECONDS = 5.0
+
+
+def fork_early() -> int:
+    """Fork a monitor while this process is still small; returns the socket to it.
+
+    It waits for a plan, and ends without a trace when the socket closes before one comes.
+    """
+    ours, theirs = frames.pair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(ours)
+            _stand_alone(theirs)
+            _be_monitor(theirs)
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    return ours
+
+
+def _stand_alone(keep: int) -> None:
+    """Leave the command's session, terminal, directory and descriptors."""
+    os.setsid()
+    os.chdir("/")
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        if fd != keep:
+            os.dup2(null, fd)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != keep:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass        # the descriptor of the listing itself
+
+
+def _be_monitor(sock: int) -> NoReturn:
+    reader = frames.Reader()
+    userns = -1
+    while True:
+        data, fd = frames.receive_with_fd(sock)
+        if fd >= 0:
+            userns = fd
+        if not data:
+            os._exit(0)
+        got = reader.feed(data)
+        if got:
+            break
+    Monitor(marshal.loads(got[0][1]), userns, Client(sock, reader)).live()
+    os._exit(0)
+
+
+def now() -> str:
+    """RFC 3339 in UTC with nanoseconds, as docker writes times."""
+    ns = time.time_ns()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 10**9)) + f".{ns % 10**9:09d}Z"
+
+
+def start_ticks(pid: int) -> str:
+    """Field 22 of /proc/PID/stat: with the boot id it names a process for ever."""
+    with open(f"/proc/{pid}/stat", "rb") as f:
+        text = f.read()
+    return text[text.rindex(b")") + 2:].split()[19].decode()
+
+
+def quote(text: str) -> str:
+    """A JSON string; the json module would double the monitor's memory."""
+    out = ['"']
+    for c in text:
+        if c in '"\\':
+            out.append("\\" + c)
+        elif c < " " or c == "\x7f":
+            out.append(f"\\u{ord(c):04x}")
+        else:
+            out.append(c)
+    return "".join(out) + '"'
+
+
+class Client:
+    """A command that is attached: what it sends, and what still has to reach it."""
+
+    def __init__(self, sock: int, reader: frames.Reader) -> None:
+        os.set_blocking(sock, False)
+        self.sock = sock
+        self.reader = reader
+        self.waiting = bytearray()
+        self.quiet = False
+
+    def push(self, data: bytes) -> None:
+        self.waiting += data
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes. Raises OSError when the command is gone."""
+        while self.waiting:
+            try:
+                sent = os.write(self.sock, self.waiting)
+            except BlockingIOError:
+                return
+            del self.waiting[:sent]
+
+
+class Log:
+    """The container's output in the CRI format, any byte kept:
+    `2026-01-02T03:04:05.000000006Z stdout F line` (F: the line is whole, P: more follows)."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write(self, stream: bytes, data: bytes) -> None:
+        head = b"%s %s " % (now().encode(), stream)
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        text = b"".join([b"%sF %s\n" % (head, line) for line in lines])
+        if rest:
+            text += b"%sP %s\n" % (head, rest)
+        try:
+            os.write(self._fd, text)
+        except OSError:
+            # A full disk must not stop the container; what was lost shows in the log's times.
+            pass
+
+
+class Monitor:
+    def __init__(self, plan: dict[str, Any], userns: int, first: Client) -> None:
+        self.plan = plan
+        self.userns = userns
+        self.clients = {first.sock: first}
+        self.first: int = first.sock
+        self.outputs: dict[int, bytes] = {}     # descriptor: frame kind
+        self.input = -1
+        self.input_waiting = bytearray()
+        self.input_ends = False
+        self.master = -1
+        self.listener = -1
+        self.pid = 0
+        self.started = ""
+
+    # -- start ---------------------------------------------------------------------------------
+
+    def live(self) -> None:
+        failure = self._start()
+        if failure is not None:
+            code = {"CommandNotFound": 127, "CommandNotExecutable": 126}.get(failure[0], 128)
+            self._end(code, failure)
+            return
+        self.started = now()
+        self._record_running()
+        self._listen()
+        self._tell(frame(frames.STARTED, str(self.pid).encode()))
+        log = Log(self.plan["log"]) if self.plan["log"] else None
+        status = self._loop(log)
+        self._end(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
+                  None)
+
+    def _start(self) -> tuple[str, str, str | None] | None:
+        """Make the container's first process. Returns (kind, message, hint) when it failed."""
+        plan = self.plan
+        status_r, status_w = os.pipe()
+        ready_r, ready_w = os.pipe()
+        tty_ours, tty_theirs = frames.pair() if plan["tty"] else (-1, -1)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        stdio = [null, null, null]
+        if not plan["tty"]:
+            if plan["stdin"]:
+                stdio[0], self.input = os.pipe()
+            for n, kind in ((1, frames.OUT), (2, frames.ERR)):
+                r, stdio[n] = os.pipe()
+                self.outputs[r] = kind
+        launcher = os.fork()
+        if launcher == 0:
+            try:
+                for n in (0, 1, 2):
+                    os.dup2(stdio[n], n)
+                from rootless.runtime import launch
+
+                launch.launch(plan["start"], self.userns, status_w, ready_w, tty_theirs)
+            finally:
+                os._exit(1)
+        for fd in {status_w, ready_w, tty_theirs, *stdio, self.userns}:
+            if fd >= 0:
+                os.close(fd)
+        told = os.read(ready_r, 32)
+        os.close(ready_r)
+        if told:
+            self.pid = int(told)
+            if plan["tty"]:
+                self._take_master(tty_ours)
+        problem = b""
+        while True:
+            part = os.read(status_r, CHUNK)
+            if not part:
+                break
+            problem += part
+        os.close(status_r)
+        os.waitpid(launcher, 0)
+        if problem:
+            failure: tuple[str, str, str | None] = marshal.loads(problem)
+        elif not told:
+            failure = ("StartError", "the process that starts the container was killed", None)
+        else:
+            return None
+        if told:
+            os.waitpid(self.pid, 0)
+        return failure
+
+    def _take_master(self, sock: int) -> None:
+        _, self.master = frames.receive_with_fd(sock, 1)
+        os.close(sock)
+        if self.master >= 0:
+            self.outputs[self.master] = frames.OUT
+            self.input = self.master
+
+    def _listen(self) -> None:
+        import _socket
+
+        path = self.plan["socket"]
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            sock.bind(path)
+            sock.listen(16)
+            sock.setblocking(False)
+            self.listener = sock.detach()
+        except OSError:
+            # Without its socket the container runs all the same; only attach is missing.
+            sock.close()
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _loop(self, log: Log | None) -> int:
+        """Move bytes until the first process has ended and its output is drained; its status."""
+        ended = os.pidfd_open(self.pid)
+        if self.input >= 0:
+            os.set_blocking(self.input, False)
+        for fd in self.outputs:
+            os.set_blocking(fd, False)
+        status = -1
+        deadline = 0.0
+        while True:
+            poll = select.poll()
+            held = any(len(c.waiting) > BACKLOG for c in self.clients.values())
+            if not held:
+                for fd in self.outputs:
+                    poll.register(fd, select.POLLIN)
+            for fd, client in self.clients.items():
+                wanted = select.POLLOUT if client.waiting else 0
+                if len(self.input_waiting) < BACKLOG:
+                    wanted |= select.POLLIN
+                poll.register(fd, wanted)
+            if self.input >= 0 and self.input_waiting:
+                poll.register(self.input, select.POLLOUT
+                              | (select.POLLIN if self.input in self.outputs else 0))
+            if self.listener >= 0:
+                poll.register(self.listener, select.POLLIN)
+            timeout = None
+            if status < 0:
+                poll.register(ended, select.POLLIN)
+            elif not self.outputs:
+                return status
+            elif not held:
+                timeout = (deadline - time.monotonic()) * 1000
+                if timeout <= 0:
+                    return status
+            for fd, events in poll.poll(timeout):
+                if fd == ended:
+                    _, status = os.waitpid(self.pid, 0)
+                    deadline = time.monotonic() + DRAIN_SECONDS
+                elif fd == self.listener:
+                    self._accept()
+                elif fd in self.clients:
+                    self._serve(self.clients[fd], events)
+                else:
+                    if fd in self.outputs and events & (select.POLLIN | select.POLLHUP
+                                                        | select.POLLERR):
+                        self._output(fd, log)
+                    if fd == self.input and self.input_waiting:
+                        self._feed()
+
+    def _output(self, fd: int, log: Log | None) -> None:
+        kind = self.outputs[fd]
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""      # EIO: the last holder of the terminal's other side is gone
+        if not data:
+            del self.outputs[fd]
+            if fd == self.input:
+                self.input = -1
+            os.close(fd)
+            return
+        if log is not None:
+            log.write(b"stdout" if kind == frames.OUT else b"stderr", data)
+        self._tell(frame(kind, data), output=True)
+
+    def _tell(self, data: bytes, *, output: bool = False) -> None:
+        for client in list(self.clients.values()):
+            if output and client.quiet:
+                continue
+            try:
+                client.push(data)
+            except OSError:
+                self._gone(client)
+
+    def _gone(self, client: Client) -> None:
+        os.close(client.sock)
+        del self.clients[client.sock]
+        if client.sock == self.first:
+            self.first = -1
+            if self.plan["stdin_once"] and self.input != self.master:
+                self.input_ends = True
+                self._feed()
+
+    def _accept(self) -> None:
+        import _socket
+
+        listener = _socket.socket(fileno=self.listener)
+        try:
+            fd, _ = listener._accept()  # type: ignore[attr-defined]
+        except OSError:
+            return
+        finally:
+            listener.detach()
+        sock = _socket.socket(fileno=fd)
+        peer = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        sock.detach()
+        if int.from_bytes(peer[4:8], "little") != os.getuid():
+            os.close(fd)
+            return
+        client = Client(fd, frames.Reader())
+        self.clients[fd] = client
+        client.push(frame(frames.STARTED, str(self.pid).encode()))
+
+    def _serve(self, client: Client, events: int) -> None:
+        try:
+            if events & select.POLLOUT:
+                client.flush()
+            if not events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                return
+            try:
+                data = os.read(client.sock, CHUNK)
+            except BlockingIOError:
+                return
+            if not data:
+                raise ConnectionResetError
+            for kind, payload in client.reader.feed(data):
+                self._obey(client, kind, payload)
+        except (OSError, ValueError):
+            self._gone(client)
+
+    def _obey(self, client: Client, kind: bytes, payload: bytes) -> None:
+        if kind == frames.INPUT and self.input >= 0:
+            self.input_waiting += payload
+            self._feed()
+        elif kind == frames.INPUT_END and self.master < 0:
+            self.input_ends = True
+            self._feed()
+        elif kind == frames.RESIZE and self.master in self.outputs:
+            import fcntl
+
+            rows, columns = (int(n) & 0xFFFF for n in payload.split())
+            size = b"".join(n.to_bytes(2, "little") for n in (rows, columns, 0, 0))
+            fcntl.ioctl(self.master, 0x5414, size)      # TIOCSWINSZ
+        elif kind == frames.QUIET:
+            client.quiet = True
+        elif kind == frames.DETACH and client.sock == self.first:
+            # Left on purpose: standard input stays open for the next one who attaches.
+            self.first = -1
+        elif kind == frames.CLOSED and client.sock == self.first and self.master < 0:
+            # `rootless run … | head`: the container's writer shall learn it as it would outside.
+            for fd, stream in list(self.outputs.items()):
+                if stream == payload:
+                    del self.outputs[fd]
+                    os.close(fd)
+
+    def _feed(self) -> None:
+        """Give the container what was typed, as far as it takes it."""
+        if self.input < 0:
+            self.input_waiting.clear()
+            return
+        try:
+            while self.input_waiting:
+                sent = os.write(self.input, self.input_waiting)
+                del self.input_waiting[:sent]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.input_waiting.clear()
+            self.input_ends = True
+        if self.input_ends and self.input != self.master:
+            os.close(self.input)
+            self.input = -1
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _record_running(self) -> None:
+        plan = self.plan
+        self._write_state(
+            f'{{"status":"running","pid":{self.pid},"ticks":"{start_ticks(self.pid)}",'
+            f'"monitor":{os.getpid()},"monitor_ticks":"{start_ticks(os.getpid())}",'
+            f'"boot":{quote(plan["boot"])},"host":{quote(plan["host"])},'
+            f'"socket":{quote(plan["socket"])},"started":"{self.started}"}}')
+
+    def _write_state(self, text: str) -> None:
+        path = self.plan["dir"] + "/state.json"
+        temporary = f"{self.plan['dir']}/.state.{os.getpid()}"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, text.encode("utf-8", "surrogateescape"))
+            finally:
+                os.close(fd)
+            os.rename(temporary, path)
+        except OSError:
+            # Disk full, or the directory removed under us: readers see from /proc what runs.
+            try:
+                os.unlink(temporary)
+            except OSError:
+                pass
+
+    def _end(self, code: int, failure: tuple[str, str, str | None] | None) -> None:
+        plan = self.plan
+        if self.listener >= 0:
+            os.close(self.listener)
+            try:
+                os.unlink(plan["socket"])
+            except OSError:
+                pass
+        doomed = self._leave_store() if plan["rm"] else ""
+        if not doomed:
+            error = quote(failure[1]) if failure else '""'
+            started = f'"{self.started}"' if self.started else '""'
+            self._write_state(f'{{"status":"exited","code":{code},"started":{started},'
+                              f'"finished":"{now()}","error":{error}}}')
+        if failure is not None:
+            last = frame(frames.FAILED, marshal.dumps(failure))
+        else:
+            last = frame(frames.EXITED, str(code).encode())
+        for client in list(self.clients.values()):
+            os.set_blocking(client.sock, True)
+            try:
+                client.push(last)
+            except OSError:
+                pass
+            os.close(client.sock)
+        if doomed:
+            from rootless.storage import trash
+
+            trash.empty(plan["store"], doomed)
+
+    def _leave_store(self) -> str:
+        """--rm: one rename takes the container out of the store; its files go afterwards."""
+        plan = self.plan
+        doomed = f"{plan['store']}/trash/{plan['id']}.{os.getpid()}"
+        link = f"{plan['store']}/names/{plan['name']}"
+        try:
+            # The name first: once the directory is gone, it may already be another's.
+            if os.readlink(link) == plan["id"]:
+                os.unlink(link)
+        except OSError:
+            pass
+        try:
+            os.rename(plan["dir"], doomed)
+        except OSError:
+            return ""
+        return doomed

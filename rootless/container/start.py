@@ -1,0 +1,98 @@
+"""Start a container: read its configuration, make the plan, hand it to a monitor."""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from rootless import errors
+from rootless.container import frames, store
+from rootless.container.store import Container
+from rootless.errors import RootlessError, StartError
+from rootless.files import read_bytes
+from rootless.runtime import capabilities, plan, seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.userns.keeper import Userns
+
+
+def start(container: Container, userns: Userns, monitor: int, *, stdin_once: bool,
+          size: tuple[int, int] | None) -> None:
+    """Send the plan; the monitor answers STARTED or FAILED on the same socket.
+
+    `monitor`: socket of `monitor.fork_early()`. `size`: rows and columns of the terminal.
+    The caller holds the container's lock until the answer.
+    """
+    data = container.data
+    if data.get("damaged"):
+        raise StartError(f"container {container.id[:12]} is damaged: its record cannot be read",
+                         hint=f"rootless rm -f {container.id[:12]}")
+    config = container.config()
+    made = plan.build(config, _root_mounts(container, userns), container.dir + "/rootfs",
+                      container.paths.data, userns, volatile=data["rm"],
+                      seccomp=seccomp_program(container, config, userns), size=size)
+    if os.environ.get("ROOTLESS_DEBUG"):
+        os.write(2, plan.describe(made).encode())
+    run_dir = container.paths.run
+    message = marshal.dumps({
+        "id": container.id,
+        "name": container.name,
+        "dir": container.dir,
+        "store": container.paths.data,
+        "socket": f"{run_dir}/{container.id[:24]}.sock",
+        "log": container.log if data["log_driver"] != "none" else "",
+        "tty": data["tty"],
+        "stdin": data["stdin"],
+        "stdin_once": stdin_once,
+        "rm": data["rm"],
+        "boot": store.boot_id(),
+        "host": os.uname().nodename,
+        "start": made,
+    })
+    frames.send_with_fd(monitor, frames.frame(frames.PLAN, message), userns.fd)
+
+
+def _root_mounts(container: Container, userns: Userns) -> list[tuple[str, list[str], str, str]]:
+    data, where = container.data, container.dir
+    # A root filesystem that was thrown together without syncs is not mounted twice by the kernel
+    # (Documentation/filesystems/overlayfs.rst, "Volatile mount"); ours are removed at their end.
+    if data["host_root"]:
+        from rootless.storage import hostroot
+
+        return hostroot.prepare(container.paths, userns, where).mounts
+    lower = [container.paths.layer(d) for d in reversed(data["layers"])]
+    if len(lower) < 1:
+        # An image without layers; overlay wants one.
+        os.makedirs(where + "/empty", exist_ok=True)
+        lower = [where + "/empty"]
+    return [("", lower, where + "/upper", where + "/work")]
+
+
+def seccomp_program(container: Container, config: dict[str, Any], userns: Userns) -> bytes:
+    """The compiled filter of the container's profile."""
+    choice = config["annotations"]["org.rootless.seccomp"]
+    caps = frozenset(capabilities.names(
+        capabilities.mask(config["process"]["capabilities"]["bounding"])))
+    if choice == "unconfined":
+        return seccomp.fake_only() if userns.single else b""
+    if choice == "default":
+        return seccomp.default_filter(container.paths.cache, caps=caps, fake_ids=userns.single)
+    import json
+
+    try:
+        profile = json.loads(read_bytes(container.dir + "/seccomp.json"))
+    except (OSError, ValueError) as e:
+        raise StartError(f"cannot read the container's seccomp profile: {e}") from None
+    return seccomp.compile_profile(profile, arch=os.uname().machine, caps=caps,
+                                   kernel=seccomp.running_kernel(), fake_ids=userns.single)
+
+
+def failure(payload: bytes) -> RootlessError:
+    """The error a monitor told."""
+    kind, message, hint = marshal.loads(payload)
+    found = getattr(errors, kind, StartError)
+    error: RootlessError = found(message, hint=hint)
+    return error

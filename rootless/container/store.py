@@ -1,0 +1,285 @@
+"""Containers on disk, and what they are doing now.
+
+`containers/<id>/` is made first, its name is claimed by a symbolic link `names/<name>`, and
+`container.json`, written last, publishes it: a directory without one is being made (its maker
+holds a flock on it) or was left by a killed maker, and is cleared by the next who meets it.
+
+What a container does is never believed from disk alone: `state.json` names the first process by
+pid, start time, boot id and host, and /proc says whether it is still that process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+
+from rootless.container.monitor import start_ticks
+from rootless.errors import Conflict, NotFound, StorageError, os_reason
+from rootless.files import Lock, read_bytes, write_atomic
+from rootless.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.paths import Paths
+
+HEX = frozenset("0123456789abcdef")
+
+
+@record(frozen=True)
+class State:
+    """`status`: created, running or exited. Times are RFC 3339 or "". `pid` is 0 unless running."""
+
+    status: str
+    pid: int = 0
+    code: int = 0
+    started: str = ""
+    finished: str = ""
+    error: str = ""
+    socket: str = ""
+    elsewhere: str = ""
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+
+class Container:
+    """One container: its record (`container.json`, fixed at creation) and its changing state."""
+
+    def __init__(self, paths: Paths, cid: str, data: dict[str, Any]) -> None:
+        self.paths = paths
+        self.id = cid
+        self.data = data
+        self.dir = paths.container(cid)
+
+    @property
+    def name(self) -> str:
+        return str(self.data["name"])
+
+    @property
+    def log(self) -> str:
+        return self.dir + "/log"
+
+    def config(self) -> dict[str, Any]:
+        """The OCI runtime configuration. Raises StorageError."""
+        return _load(self.dir + "/config.json", f"container {self.id[:12]}")
+
+    def state(self) -> State:
+        try:
+            raw = json.loads(read_bytes(self.dir + "/state.json"))
+            return _state(raw)
+        except FileNotFoundError:
+            return State("created")
+        except (OSError, ValueError, KeyError, TypeError):
+            return State("exited", code=255, error="its state on disk is damaged")
+
+    def lock(self) -> int:
+        """Exclusive right to change the container; close the descriptor to give it back.
+
+        Raises NotFound when it was removed meanwhile.
+        """
+        try:
+            fd = os.open(self.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(fd), os.stat(self.dir)):
+                return fd
+        except FileNotFoundError:
+            pass
+        raise NotFound(f"no such container: {self.id[:12]}: it was removed meanwhile")
+
+
+_boot: list[str] = []
+
+
+def boot_id() -> str:
+    if not _boot:
+        _boot.append(read_bytes("/proc/sys/kernel/random/boot_id", 128).decode().strip())
+    return _boot[0]
+
+
+def _state(raw: dict[str, Any]) -> State:
+    if raw["status"] == "exited":
+        return State("exited", code=raw["code"], started=raw["started"],
+                     finished=raw["finished"], error=raw["error"])
+    if raw["host"] != os.uname().nodename:
+        # A home directory shared by several machines: only that one can tell.
+        return State("running", pid=0, started=raw["started"], elsewhere=raw["host"])
+    if raw["boot"] != boot_id():
+        return State("exited", code=255, started=raw["started"],
+                     error="the machine was restarted while it ran")
+    try:
+        if start_ticks(raw["pid"]) == raw["ticks"]:
+            return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"])
+    except (OSError, ValueError):
+        pass
+    try:
+        if start_ticks(raw["monitor"]) == raw["monitor_ticks"]:
+            # It has ended and its monitor is writing that down this instant.
+            return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"])
+    except (OSError, ValueError):
+        pass
+    return State("exited", code=255, started=raw["started"],
+                 error="its monitor was killed, so its exit code is not known")
+
+
+def _load(path: str, what: str) -> dict[str, Any]:
+    try:
+        data = json.loads(read_bytes(path))
+    except OSError as e:
+        raise StorageError(f"cannot read {what}: {path}: {os_reason(e)}") from None
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise StorageError(f"{what} is damaged: {path} is not valid",
+                           hint="rootless rm -f removes it")
+    return data
+
+
+def load(paths: Paths, cid: str) -> Container | None:
+    """The container of a full id; None when there is none (any more, or yet)."""
+    try:
+        data = json.loads(read_bytes(f"{paths.containers}/{cid}/container.json"))
+        return Container(paths, cid, data if isinstance(data, dict) else _damaged(cid))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        return Container(paths, cid, _damaged(cid))
+
+
+def _damaged(cid: str) -> dict[str, Any]:
+    """Enough of a record to list and remove a container whose own is lost."""
+    return {"id": cid, "name": "", "image": "<damaged>", "image_id": "", "command": [],
+            "created": "", "labels": {}, "damaged": True}
+
+
+def every(paths: Paths) -> list[Container]:
+    """All containers, newest first."""
+    try:
+        ids = os.listdir(paths.containers)
+    except FileNotFoundError:
+        return []
+    found = [c for c in (load(paths, i) for i in ids if len(i) == 64) if c is not None]
+    found.sort(key=lambda c: str(c.data["created"]), reverse=True)
+    return found
+
+
+def find(paths: Paths, text: str) -> Container:
+    """By name, full id or unique prefix of an id. Raises NotFound or Conflict."""
+    if text and "/" not in text and text not in (".", ".."):
+        try:
+            found = load(paths, os.readlink(f"{paths.names}/{text}"))
+            if found is not None:
+                return found
+        except OSError:
+            pass
+        if HEX.issuperset(text) and len(text) <= 64:
+            try:
+                ids = [i for i in os.listdir(paths.containers) if i.startswith(text)]
+            except FileNotFoundError:
+                ids = []
+            matches = [c for c in (load(paths, i) for i in ids) if c is not None]
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise Conflict(f"several containers have an id that starts with {text}",
+                               hint="type more of the id")
+    raise NotFound(f"no such container: {text}", hint="rootless ps -a lists all")
+
+
+NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+def valid_name(name: str) -> bool:
+    """docker's rule: [a-zA-Z0-9][a-zA-Z0-9_.-]+"""
+    return (2 <= len(name) <= 255 and NAME_CHARS.issuperset(name)
+            and name[0] not in "_.-")
+
+
+def new_id(paths: Paths) -> tuple[str, int]:
+    """A fresh id with its directory, and the lock that marks it as being made."""
+    while True:
+        cid = os.urandom(32).hex()
+        # An id of digits only would be taken for a number by scripts.
+        if cid[:12].isdigit():
+            continue
+        path = paths.container(cid)
+        os.mkdir(path, 0o711)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return cid, fd
+
+
+def claim_name(paths: Paths, name: str, cid: str) -> None:
+    """Bind a name to an id. Raises Conflict when another container has it."""
+    link = f"{paths.names}/{name}"
+    while True:
+        try:
+            os.symlink(cid, link)
+            return
+        except FileExistsError:
+            pass
+        try:
+            holder = os.readlink(link)
+        except FileNotFoundError:
+            continue
+        if not _abandoned(paths, holder):
+            raise Conflict(f"the name {name} is already in use by container {holder[:12]}",
+                           hint=f"rootless rm {name} removes that one; or choose another name")
+        with Lock(f"{paths.names}/.lock"):
+            # One at a time: who comes second finds another link here and looks again.
+            try:
+                if os.readlink(link) == holder:
+                    os.unlink(link)
+            except FileNotFoundError:
+                pass
+
+
+def _abandoned(paths: Paths, cid: str) -> bool:
+    """Is the directory gone, or left unfinished by a maker that is no more? Then clear it."""
+    path = paths.container(cid)
+    try:
+        if os.path.exists(path + "/container.json"):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    if os.path.exists(path + "/container.json"):
+        return False
+    from rootless.storage import trash
+
+    trash.discard(paths, path)
+    return True
+
+
+def release_name(paths: Paths, name: str, cid: str) -> None:
+    link = f"{paths.names}/{name}"
+    try:
+        if name and os.readlink(link) == cid:
+            os.unlink(link)
+    except FileNotFoundError:
+        pass
+
+
+def publish(paths: Paths, cid: str, data: dict[str, Any], config: dict[str, Any]) -> Container:
+    """Write the configuration, then the record that makes the container exist."""
+    where = paths.container(cid)
+    write_atomic(where + "/config.json", json.dumps(config).encode())
+    write_atomic(where + "/container.json", json.dumps(data).encode())
+    return Container(paths, cid, data)
+
+
+def remove(container: Container) -> None:
+    """Out of the store at once, then its files. The caller holds the lock and knows it is idle."""
+    from rootless.storage import trash
+
+    release_name(container.paths, container.name, container.id)
+    trash.discard(container.paths, container.dir)

@@ -1,0 +1,60 @@
+"""What somebody wants of a new container: the arguments of `create`, already checked for form."""
+
+from __future__ import annotations
+
+from rootless.record import record
+
+
+@record(frozen=True)
+class Mount:
+    """One --volume, --mount or --tmpfs. `kind`: bind or tmpfs. `options` are OCI mount options."""
+
+    kind: str
+    source: str
+    destination: str
+    options: tuple[str, ...] = ()
+
+
+@record(frozen=True)
+class Wanted:
+    """Named after the options of `run`; empty means: as the image or the default says."""
+
+    image: str
+    args: tuple[str, ...] = ()
+    name: str = ""
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str = ""
+    user: str = ""
+    group_add: tuple[str, ...] = ()
+    tty: bool = False
+    interactive: bool = False
+    rm: bool = False
+    hostname: str = ""
+    domainname: str = ""
+    add_host: tuple[tuple[str, str], ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_option: tuple[str, ...] = ()
+    network: str = "none"
+    mounts: tuple[Mount, ...] = ()
+    read_only: bool = False
+    shm_size: int = 64 << 20
+    devices: tuple[tuple[str, str, str], ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    no_new_privileges: bool = False
+    seccomp: str = ""                   # "", "unconfined" or the text of a profile
+    unmask: bool = False
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    sysctl: tuple[tuple[str, str], ...] = ()
+    init: bool = False
+    userns: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    oom_score_adj: int | None = None
+    detach_keys: str = "ctrl-p,ctrl-q"
+    log_driver: str = "k8s-file"
+    platform: str = ""

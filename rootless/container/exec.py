@@ -14,7 +14,7 @@ from rootless import linux
 from rootless.container import frames
 from rootless.container.store import Container
 from rootless.errors import Conflict, HostError, RootlessError, StartError, os_reason
-from rootless.runtime import init, launch, process
+from rootless.runtime import init, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
                 os.dup2(stdio[n], n)
             _join(plan, pidfd, namespaces, status_w, tty_theirs)
         except RootlessError as e:
-            launch.report(status_w, e)
+            process.report(status_w, e)
         except OSError as e:
-            launch.report(status_w, StartError(f"cannot enter the container: {os_reason(e)}"))
+            process.report(status_w, StartError(f"cannot enter the container: {os_reason(e)}"))
         finally:
             os._exit(255)
     for fd in {status_w, tty_theirs, pidfd, *stdio}:
@@ -136,9 +136,9 @@ def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: i
         os.close(root)
         process.run(plan, status, slave)
     except RootlessError as e:
-        launch.report(status, e)
+        process.report(status, e)
     except OSError as e:
-        launch.report(status, StartError(f"cannot run in the container: {os_reason(e)}"))
+        process.report(status, StartError(f"cannot run in the container: {os_reason(e)}"))
     finally:
         os._exit(255)
 

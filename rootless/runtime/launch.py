@@ -20,12 +20,11 @@ Invariants.
 
 from __future__ import annotations
 
-import marshal
 import os
 
 from rootless import linux
 from rootless.errors import RootlessError, StartError, os_reason
-from rootless.runtime import init
+from rootless.runtime import init, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,16 +44,11 @@ def launch(plan: Plan, userns: int, status: int, ready: int, tty: int) -> NoRetu
         os.write(ready, f"{pid}\n".encode())
         os._exit(0)
     except RootlessError as e:
-        report(status, e)
+        process.report(status, e)
     except OSError as e:
-        report(status, StartError(f"cannot start the container: {_told(e)}"))
+        process.report(status, StartError(f"cannot start the container: {_told(e)}"))
     finally:
         os._exit(1)
-
-
-def report(status: int, error: RootlessError) -> None:
-    """Tell the monitor why."""
-    os.write(status, marshal.dumps((type(error).__name__, error.message, error.hint)))
 
 
 def _told(error: OSError) -> str:
@@ -90,9 +84,9 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int)
             os.close(go_r)
             init.become(plan, status, tty)
         except RootlessError as e:
-            report(status, e)
+            process.report(status, e)
         except OSError as e:
-            report(status, StartError(f"cannot start the container: {_told(e)}"))
+            process.report(status, StartError(f"cannot start the container: {_told(e)}"))
         finally:
             os._exit(1)
     os.close(go_r)

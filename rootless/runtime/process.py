@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import marshal
 import os
 
 from rootless import linux
-from rootless.errors import CommandNotExecutable, CommandNotFound, StartError, os_reason
+from rootless.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    RootlessError,
+    StartError,
+    os_reason,
+)
 from rootless.runtime import users
 
 TYPE_CHECKING = False
@@ -82,7 +89,17 @@ def run(proc: Process, status: int, slave: int) -> NoReturn:
         from rootless.runtime import reaper
 
         reaper.start()
-    execute(proc["args"], env)
+    try:
+        execute(proc["args"], env)
+    except RootlessError as e:
+        # The caller knows the pipe by a number that is closed by now.
+        report(3, e)
+        os._exit(e.exit_code or 1)
+
+
+def report(status: int, error: RootlessError) -> None:
+    """Tell who waits at the other end of the status pipe why there will be no command."""
+    os.write(status, marshal.dumps((type(error).__name__, error.message, error.hint)))
 
 
 def _drop_bound(number: int) -> None:

@@ -30,7 +30,7 @@ def create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) ->
     """
     if wanted.name and not store.valid_name(wanted.name):
         raise UsageError(f"invalid container name: {wanted.name}",
-                         hint="letters, digits, _ . - and at least two of them")
+                         hint="letters, digits and _ . - after the first")
     if image is None:
         from rootless.storage import hostroot
 

@@ -193,8 +193,8 @@ NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
 
 
 def valid_name(name: str) -> bool:
-    """docker's rule: [a-zA-Z0-9][a-zA-Z0-9_.-]+"""
-    return (2 <= len(name) <= 255 and NAME_CHARS.issuperset(name)
+    """[a-zA-Z0-9][a-zA-Z0-9_.-]*"""
+    return (1 <= len(name) <= 255 and NAME_CHARS.issuperset(name)
             and name[0] not in "_.-")
 
 

@@ -1,0 +1,59 @@
+"""`rootless system reset` and `rootless system stop`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rootless import paths as places
+from rootless.cli.command import FLAG, Command, Option, Options
+from rootless.container import life, store
+from rootless.errors import Conflict, NotFound, StorageError
+from rootless.paths import MARKER, STORE_NAMES
+from rootless.storage import trash
+from rootless.userns import keeper
+
+
+def reset(options: Options) -> int:
+    """Needs nothing to work but the marker that says the store is ours."""
+    paths = places.of_this_user()
+    if not os.path.isfile(f"{paths.data}/{MARKER}"):
+        raise StorageError(f"cannot reset: {paths.data} is not a store of rootless",
+                           hint="set ROOTLESS_ROOT to the store you mean")
+    if not options.flag("force"):
+        if not sys.stdin.isatty():
+            raise Conflict("cannot ask for confirmation: standard input is not a terminal",
+                           hint="rootless system reset --force")
+        sys.stdout.write(f"This removes all containers and images in {paths.data}. Go on? [y/N] ")
+        sys.stdout.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return 1
+    for container in store.every(paths):
+        try:
+            life.remove(container, force=True)
+        except NotFound:
+            continue
+    kept = {"venv", "bin", MARKER}
+    for name in sorted(STORE_NAMES - kept - {"trash"}):
+        if os.path.lexists(f"{paths.data}/{name}"):
+            trash.discard(paths, f"{paths.data}/{name}")
+    os.unlink(f"{paths.data}/{MARKER}")
+    keeper.stop(paths)
+    sys.stdout.write(f"removed all containers and images in {paths.data}\n")
+    return 0
+
+
+def stop(options: Options) -> int:
+    """Containers keep running; the next command starts another."""
+    ended = keeper.stop(places.of_this_user())
+    sys.stdout.write("stopped\n" if ended else "nothing to stop\n")
+    return 0
+
+
+COMMANDS = {
+    "system reset": Command("system reset", "", "Remove all containers and images of this user.",
+                            reset, (Option("force", FLAG, "Do not ask", "f"),), most=0),
+    "system stop": Command("system stop", "",
+                           "End the process that keeps the user namespace. Containers go on; "
+                           "the next command starts it again.", stop, most=0),
+}

@@ -1,0 +1,94 @@
+"""A container as docker's `inspect` shows it (Engine API, ContainerInspectResponse)."""
+
+from __future__ import annotations
+
+from rootless.container.store import Container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def describe(container: Container) -> dict[str, Any]:
+    data, state = container.data, container.state()
+    config = container.config()
+    proc, annotations = config["process"], config["annotations"]
+    network = data["network"]
+    return {
+        "Id": container.id,
+        "Created": data["created"],
+        "Path": data["command"][0] if data["command"] else "",
+        "Args": data["command"][1:],
+        "State": {
+            "Status": state.status,
+            "Running": state.running,
+            "Paused": False,
+            "Restarting": False,
+            "OOMKilled": False,
+            "Dead": False,
+            "Pid": state.pid,
+            "ExitCode": state.code,
+            "Error": state.error,
+            "StartedAt": state.started or NEVER,
+            "FinishedAt": state.finished or NEVER,
+        },
+        "Image": data["image_id"],
+        "ResolvConfPath": container.dir + "/resolv.conf",
+        "HostnamePath": container.dir + "/hostname",
+        "HostsPath": container.dir + "/hosts",
+        "LogPath": container.log if data["log_driver"] != "none" else "",
+        "Name": "/" + container.name,
+        "RestartCount": 0,
+        "Driver": "overlay",
+        "Platform": "linux",
+        "HostConfig": {
+            "Binds": [f"{m['source']}:{m['destination']}"
+                      + (":ro" if "ro" in m["options"] else "")
+                      for m in data["mounts"] if m["type"] == "bind"],
+            "NetworkMode": network,
+            "AutoRemove": data["rm"],
+            "LogConfig": {"Type": data["log_driver"], "Config": {}},
+            "CapAdd": data["cap_add"],
+            "CapDrop": data["cap_drop"],
+            "Privileged": data["privileged"],
+            "ReadonlyRootfs": config["root"]["readonly"],
+            "Init": bool(annotations["org.rootless.init"]),
+            "UsernsMode": data["userns"],
+            "Ulimits": [{"Name": r["type"][7:].lower(), "Soft": r["soft"], "Hard": r["hard"]}
+                        for r in proc["rlimits"]],
+            "MaskedPaths": config["linux"]["maskedPaths"],
+            "ReadonlyPaths": config["linux"]["readonlyPaths"],
+            "Sysctls": config["linux"]["sysctl"],
+        },
+        "GraphDriver": {"Name": "overlay", "Data": {
+            "LowerDir": ":".join(container.paths.layer(d) for d in reversed(data["layers"])),
+            "UpperDir": container.dir + "/upper",
+            "WorkDir": container.dir + "/work",
+        }},
+        "Mounts": [{
+            "Type": m["type"],
+            "Source": m["source"] if m["type"] == "bind" else "",
+            "Destination": m["destination"],
+            "Mode": ",".join(m["options"]),
+            "RW": "ro" not in m["options"],
+            "Propagation": "rprivate" if m["type"] == "bind" else "",
+        } for m in data["mounts"]],
+        "Config": {
+            "Hostname": config["hostname"],
+            "Domainname": config.get("domainname", ""),
+            "User": annotations["org.rootless.user"],
+            "Tty": data["tty"],
+            "OpenStdin": data["stdin"],
+            "Env": proc["env"],
+            "Cmd": data["command"][len(data["entrypoint"]):],
+            "Entrypoint": data["entrypoint"] or None,
+            "Image": data["image"],
+            "WorkingDir": proc["cwd"],
+            "Labels": data["labels"],
+            "StopSignal": data["stop_signal"] or "SIGTERM",
+            "StopTimeout": data["stop_timeout"],
+        },
+        "NetworkSettings": {"Networks": {network: {}}, "Ports": {}},
+    }

@@ -486,9 +486,11 @@ class Monitor:
                 pass
             os.close(client.sock)
         if doomed:
+            from rootless import paths
             from rootless.storage import trash
 
-            trash.empty(plan["store"], doomed)
+            os.environ["ROOTLESS_ROOT"] = plan["store"]
+            trash.empty(paths.of_this_user())
 
     def _leave_store(self) -> str:
         """--rm: one rename takes the container out of the store; its files go afterwards."""

@@ -95,18 +95,19 @@ class Lock:
         self.path = path
         while True:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held = False
             try:
                 fcntl.flock(self._fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
                             | (0 if wait else fcntl.LOCK_NB))
                 # The file may have been removed, or replaced, while we waited.
-                if os.path.samestat(os.fstat(self._fd), os.stat(path)):
-                    return
+                held = os.path.samestat(os.fstat(self._fd), os.stat(path))
             except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(self._fd)
-                raise
-            os.close(self._fd)
+                continue
+            finally:
+                if not held:
+                    os.close(self._fd)
+            if held:
+                return
 
     def release(self) -> None:
         if self._fd >= 0:

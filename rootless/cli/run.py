@@ -8,11 +8,12 @@ import sys
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
-from rootless.container import attach, create, life, mounts, spec
+from rootless.container import attach, create, life, mounts
 from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
 from rootless.errors import HostError, RootlessError, UsageError
 from rootless.files import read_bytes, write_atomic
+from rootless.runtime import plan
 from rootless.userns import keeper
 
 TYPE_CHECKING = False
@@ -281,7 +282,7 @@ def _ulimit(text: str) -> tuple[str, int, int]:
     name, eq, value = text.partition("=")
     soft, colon, hard = value.partition(":")
     hint = "--ulimit nofile=1024:2048; unlimited is -1"
-    if name not in spec.RLIMITS or not eq:
+    if name not in plan.RLIMITS or not eq:
         raise UsageError(f"invalid ulimit: {text}", hint=hint)
     try:
         low = -1 if soft == "unlimited" else int(soft)

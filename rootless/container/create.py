@@ -45,6 +45,7 @@ def create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) ->
     directory = paths.container(cid)
     name = wanted.name
     claimed = ""
+    made = None
     try:
         config = spec.build(wanted, image_config, directory, cid, host_facts(wanted))
         _prepare(directory, userns, wanted, config)
@@ -55,14 +56,15 @@ def create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) ->
         store.claim_name(paths, name, cid)
         claimed = name
         data = _record(cid, name, wanted, image, image_config, config)
-        return store.publish(paths, cid, data, config), lock
+        made = store.publish(paths, cid, data, config)
+        return made, lock
     except OSError as e:
-        _undo(paths, directory, claimed, cid)
         raise StorageError(f"cannot make the container: {os_reason(e)}",
                            hint=space_hint(e, paths.data)) from None
-    except BaseException:
-        _undo(paths, directory, claimed, cid)
-        raise
+    finally:
+        if made is None:
+            _undo(paths, directory, claimed, cid)
+            os.close(lock)
 
 
 def _undo(paths: Paths, directory: str, claimed: str, cid: str) -> None:

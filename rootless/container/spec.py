@@ -28,11 +28,6 @@ MASKED = ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/late
 READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 DEVICES = ["null", "zero", "full", "random", "urandom", "tty"]
 
-# --ulimit names to RLIMIT_* numbers (asm-generic/resource.h; the same on x86 and ARM).
-RLIMITS = {"cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6,
-           "nofile": 7, "memlock": 8, "as": 9, "locks": 10, "sigpending": 11, "msgqueue": 12,
-           "nice": 13, "rtprio": 14, "rttime": 15}
-
 
 def command(wanted: Wanted, image: dict[str, Any]) -> list[str]:
     """The process's arguments: ENTRYPOINT and CMD, as docker joins them. Raises UsageError."""

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.runtime.plan import RootMount
     from rootless.userns.keeper import Userns
 
 
@@ -55,20 +56,19 @@ def start(container: Container, userns: Userns, monitor: int, *, stdin_once: boo
     frames.send_with_fd(monitor, frames.frame(frames.PLAN, message), userns.fd)
 
 
-def _root_mounts(container: Container, userns: Userns) -> list[tuple[str, list[str], str, str]]:
+def _root_mounts(container: Container, userns: Userns) -> list[RootMount]:
     data, where = container.data, container.dir
-    # A root filesystem that was thrown together without syncs is not mounted twice by the kernel
-    # (Documentation/filesystems/overlayfs.rst, "Volatile mount"); ours are removed at their end.
     if data["host_root"]:
         from rootless.storage import hostroot
 
-        return hostroot.prepare(container.paths, userns, where).mounts
+        return [(m.at, list(m.lower), m.upper, m.work, m.through)
+                for m in hostroot.prepare(container.paths, userns, where)]
     lower = [container.paths.layer(d) for d in reversed(data["layers"])]
-    if len(lower) < 1:
+    if not lower:
         # An image without layers; overlay wants one.
         os.makedirs(where + "/empty", exist_ok=True)
         lower = [where + "/empty"]
-    return [("", lower, where + "/upper", where + "/work")]
+    return [("", lower, where + "/upper", where + "/work", False)]
 
 
 def seccomp_program(container: Container, config: dict[str, Any], userns: Userns) -> bytes:

@@ -11,9 +11,9 @@ pid, start time, boot id and host, and /proc says whether it is still that proce
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 
+from rootless import jsontext
 from rootless.container.monitor import start_ticks
 from rootless.errors import Conflict, NotFound, StorageError, os_reason
 from rootless.files import Lock, read_bytes, write_atomic
@@ -69,7 +69,7 @@ class Container:
 
     def state(self) -> State:
         try:
-            raw = json.loads(read_bytes(self.dir + "/state.json"))
+            raw = jsontext.loads(read_bytes(self.dir + "/state.json"))
             return _state(raw)
         except FileNotFoundError:
             return State("created")
@@ -127,7 +127,7 @@ def _state(raw: dict[str, Any]) -> State:
 
 def _load(path: str, what: str) -> dict[str, Any]:
     try:
-        data = json.loads(read_bytes(path))
+        data = jsontext.loads(read_bytes(path))
     except OSError as e:
         raise StorageError(f"cannot read {what}: {path}: {os_reason(e)}") from None
     except ValueError:
@@ -141,7 +141,7 @@ def _load(path: str, what: str) -> dict[str, Any]:
 def load(paths: Paths, cid: str) -> Container | None:
     """The container of a full id; None when there is none (any more, or yet)."""
     try:
-        data = json.loads(read_bytes(f"{paths.containers}/{cid}/container.json"))
+        data = jsontext.loads(read_bytes(f"{paths.containers}/{cid}/container.json"))
         return Container(paths, cid, data if isinstance(data, dict) else _damaged(cid))
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -272,8 +272,8 @@ def release_name(paths: Paths, name: str, cid: str) -> None:
 def publish(paths: Paths, cid: str, data: dict[str, Any], config: dict[str, Any]) -> Container:
     """Write the configuration, then the record that makes the container exist."""
     where = paths.container(cid)
-    write_atomic(where + "/config.json", json.dumps(config).encode())
-    write_atomic(where + "/container.json", json.dumps(data).encode())
+    write_atomic(where + "/config.json", jsontext.dumps(config).encode())
+    write_atomic(where + "/container.json", jsontext.dumps(data).encode())
     return Container(paths, cid, data)
 
 

@@ -67,8 +67,8 @@ def become(plan: Plan, status: int, tty: int) -> NoReturn:
     linux.umount2(".", linux.MNT_DETACH)
     os.chdir("/")
     os.close(root)
-    if plan["readonly"]:
-        linux.mount_setattr(linux.AT_FDCWD, "/", 0, attr_set=linux.MOUNT_ATTR_RDONLY)
+    for path in plan["readonly"]:
+        linux.mount_setattr(linux.AT_FDCWD, path, 0, attr_set=linux.MOUNT_ATTR_RDONLY)
     for name, value in plan["sysctl"]:
         _sysctl(name, value)
     os.umask(0o022)

@@ -107,15 +107,12 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _open_roots(root: Plan) -> list[int]:
-    """Descriptors of every layer, upper and work directory, in the order of the mounts, and of
-    the target; the working directory is the store."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    store = root["store"] + "/"
-    paths = [p for _, lower, upper, work in root["mounts"] for p in (*lower, upper, work)]
+def _open_directory(store: str, path: str) -> int:
+    """By a path relative to the store, where we stand, for what lies in it."""
+    if path.startswith(store + "/"):
+        path = path[len(store) + 1:]
     try:
-        return [os.open(p[len(store):] if p.startswith(store) else p, flags)
-                for p in (*paths, root["target"])]
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as e:
         raise StartError(f"cannot start the container: a layer or directory is missing: "
                          f"{os.fsdecode(e.filename)}",
@@ -127,28 +124,55 @@ def mount_root(root: Plan) -> None:
 
     Layers are named by descriptor, relative to /proc/self/fd: a mount's options must fit in one
     page, which 60 layers by full path do not.
+
+    An overlay whose lowest layer is an ancestor of its upper directory is refused (ELOOP). Such a
+    layer is mounted as an overlay of its own first, over an empty directory on a tmpfs.
     """
-    fds = _open_roots(root)
-    inside = target = fds[-1]
-    used = 0
-    for at, lower, _, _ in root["mounts"]:
-        n = len(lower)
-        layers, upper, work = fds[used:used + n], fds[used + n], fds[used + n + 1]
-        used += n + 2
+    opened = [([_open_directory(root["store"], p) for p in lower],
+               _open_directory(root["store"], upper), _open_directory(root["store"], work))
+              for _, lower, upper, work, _ in root["mounts"]]
+    target = _open_directory(root["store"], root["target"])
+    os.chdir("/proc/self/fd")
+    if any(m[4] for m in root["mounts"]):
+        linux.mount("tmpfs", str(target), "tmpfs", 0, "mode=755")
+        aside = _topmost(target, root["target"])
+        for i, (_, _, _, _, through) in enumerate(root["mounts"]):
+            if through:
+                opened[i][0][-1] = _through(aside, i, opened[i][0][-1])
+        os.chdir("/proc/self/fd")
+    inside = target
+    for (at, _, _, _, _), (layers, upper, work) in zip(root["mounts"], opened):
         # volatile (Linux 5.10): no sync of a root filesystem that is thrown away at its end.
         options = (f"lowerdir={':'.join(map(str, layers))},upperdir={upper},workdir={work},"
                    f"userxattr{',volatile' if root['volatile'] else ''}")
-        os.chdir("/proc/self/fd")
-        try:
-            linux.mount("overlay", f"{inside}/{at}" if at else str(target), "overlay", 0, options)
-        except OSError as e:
-            raise StartError(f"cannot mount the root filesystem (overlay) at /{at}: "
-                             f"{os_reason(e)}",
-                             hint="rootless doctor tells whether this filesystem can hold the "
-                                  "store") from None
+        _overlay(f"{inside}/{at}" if at else str(target), options, "/" + at)
         if not at:
-            # Up and down again: the descriptor is of the directory below the mount.
-            os.fchdir(target)
-            os.chdir("../" + root["target"].rsplit("/", 1)[1])
-            inside = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            inside = _topmost(target, root["target"])
+            os.chdir("/proc/self/fd")
     os.fchdir(inside)
+
+
+def _through(aside: int, number: int, layer: int) -> int:
+    """Descriptor of `layer` as an overlay shows it."""
+    for name in (f"{number}.empty", f"{number}.layer"):
+        os.mkdir(name, dir_fd=aside)
+    empty = os.open(f"{number}.empty", os.O_PATH | os.O_CLOEXEC, dir_fd=aside)
+    os.chdir("/proc/self/fd")
+    _overlay(f"{aside}/{number}.layer", f"lowerdir={empty}:{layer},userxattr", "(aside)")
+    return os.open(f"{number}.layer", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=aside)
+
+
+def _overlay(target: str, options: str, name: str) -> None:
+    try:
+        linux.mount("overlay", target, "overlay", 0, options)
+    except OSError as e:
+        raise StartError(f"cannot mount the root filesystem (overlay) at {name}: {os_reason(e)}",
+                         hint="rootless doctor tells whether this filesystem can hold the "
+                              "store") from None
+
+
+def _topmost(target: int, path: str) -> int:
+    """What is mounted on `target`: up and down again, as the descriptor is of what lies below."""
+    os.fchdir(target)
+    os.chdir("../" + path.rsplit("/", 1)[1])
+    return os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rootless.userns.keeper import Userns
 
     Config = dict[str, Any]
+    # An overlay of the root: where (relative), lower directories top first, upper, work, and
+    # whether the lowest must be reached through an overlay of its own (see launch.mount_root).
+    RootMount = tuple[str, list[str], str, str, bool]
     Plan = dict[str, Any]
     Step = tuple[Any, ...]
 
@@ -39,10 +42,15 @@ _ATTRS = {
 }
 _PROPAGATION = {"slave": linux.MS_SLAVE, "rslave": linux.MS_SLAVE | linux.MS_REC}
 
+# --ulimit names to RLIMIT_* numbers (asm-generic/resource.h; the same on x86 and ARM).
+RLIMITS = {"cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6,
+           "nofile": 7, "memlock": 8, "as": 9, "locks": 10, "sigpending": 11, "msgqueue": 12,
+           "nice": 13, "rtprio": 14, "rttime": 15}
 
-def build(config: Config, mounts: list[tuple[str, list[str], str, str]], target: str, store: str,
+
+def build(config: Config, mounts: list[RootMount], target: str, store: str,
           userns: Userns, *, volatile: bool, seccomp: bytes, size: tuple[int, int] | None) -> Plan:
-    """`mounts`: (at, lower top first, upper, work) of the root. `size`: of a terminal."""
+    """`mounts`: of the root, in order. `size`: rows and columns of a terminal."""
     kinds = [n["type"] for n in config["linux"]["namespaces"]]
     user = config["annotations"]["org.rootless.user"]
     return {
@@ -54,7 +62,7 @@ def build(config: Config, mounts: list[tuple[str, list[str], str, str]], target:
         "hostname": config.get("hostname", ""),
         "domainname": config.get("domainname", ""),
         "loopback": "network" in kinds,
-        "readonly": config["root"]["readonly"],
+        "readonly": ["/" + m[0] for m in mounts] if config["root"]["readonly"] else [],
         "sysctl": sorted(config["linux"]["sysctl"].items()),
         "steps": steps(config),
         "process": process(config["process"], config["annotations"], seccomp, userns,
@@ -151,8 +159,6 @@ def process(proc: Config, annotations: dict[str, str], seccomp: bytes, userns: U
 
 
 def _rlimit(name: str) -> int:
-    from rootless.container.spec import RLIMITS
-
     try:
         return RLIMITS[name[len("RLIMIT_"):].lower()]
     except KeyError:
@@ -166,7 +172,7 @@ def describe(plan: Plan) -> str:
     if plan["namespaces"] & linux.CLONE_NEWUSER:
         lines.append(f"uid map: {'; '.join(plan['uid_map'].split(chr(10))).rstrip('; ')}")
         lines.append(f"gid map: {'; '.join(plan['gid_map'].split(chr(10))).rstrip('; ')}")
-    for at, lower, upper, work in plan["root"]["mounts"]:
+    for at, lower, upper, work, _ in plan["root"]["mounts"]:
         lines.append(f"overlay on /{at}: upper {upper}, work {work}, lower (top first):")
         lines += [f"    {path}" for path in lower]
     for step in plan["steps"]:

@@ -23,16 +23,17 @@ MODULES = [".".join(p.relative_to(ROOT).with_suffix("").parts).replace(".__init_
 HEAVY = frozenset((
     "typing dataclasses re enum pathlib subprocess logging collections contextlib argparse shutil "
     "tempfile click socket asyncio urllib3 http.client ssl pyroute2 email inspect random datetime "
-    "tomli tomllib zstandard isal fuse threading functools").split())
+    "json tomli tomllib zstandard isal fuse threading functools").split())
 DAILY = ("run", "create", "start", "exec", "ps", "logs", "stop", "kill", "wait", "rm", "images")
 
 # What each package may know of. Data flows one way: cli, engine, runtime, linux.
-FOUNDATION = {"errors", "record", "paths", "files", "config", "linux"}
+FOUNDATION = {"errors", "record", "jsontext", "paths", "files", "config", "linux"}
 BELOW = {
     "linux": {"errors", "record"},
-    "runtime": FOUNDATION,
+    "runtime": FOUNDATION | {"userns"},
     "userns": FOUNDATION,
     "storage": FOUNDATION | {"userns"},
+    "doctor": FOUNDATION | {"userns", "storage"},
     "image": FOUNDATION | {"userns", "storage"},
     "container": FOUNDATION | {"userns", "storage", "image", "runtime"},
 }

@@ -143,8 +143,8 @@ def _make(record_file: str, stamp: str, uid: int) -> Userns:
     pid, release = _spawn_keeper()
     try:
         try:
-            _write_maps(pid, uids, gids, uid)
-        except _HelperRefused as e:
+            write_maps(pid, uids, gids, uid)
+        except HelperRefused as e:
             # The range is there but the helper will not set it. One id still works, in a fresh
             # namespace: a map can be written only once.
             os.kill(pid, 9)
@@ -152,7 +152,7 @@ def _make(record_file: str, stamp: str, uid: int) -> Userns:
             os.close(release)
             pid, release = _spawn_keeper()
             uids, gids, why = [Extent(0, uid, 1)], [Extent(0, gid, 1)], str(e)
-            _write_maps(pid, uids, gids, uid)
+            write_maps(pid, uids, gids, uid)
         proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             start = _start_time(proc)
@@ -196,12 +196,12 @@ def plan_maps(uid: int, gid: int) -> tuple[list[Extent], list[Extent], str]:
     return subid.extents_for(uid, granted_u), subid.extents_for(gid, granted_g), ""
 
 
-class _HelperRefused(Exception):
+class HelperRefused(Exception):
     pass
 
 
-def _write_maps(pid: int, uids: list[Extent], gids: list[Extent], uid: int) -> None:
-    """Raises OSError, or _HelperRefused when newuidmap or newgidmap says no."""
+def write_maps(pid: int, uids: list[Extent], gids: list[Extent], uid: int) -> None:
+    """Raises OSError, or HelperRefused when newuidmap or newgidmap says no."""
     if uid == 0 or len(uids) == 1:
         if uid != 0:
             _write(f"/proc/{pid}/setgroups", "deny")
@@ -212,7 +212,7 @@ def _write_maps(pid: int, uids: list[Extent], gids: list[Extent], uid: int) -> N
     for name, extents in (("newuidmap", uids), ("newgidmap", gids)):
         program = subid.find_program(name)
         if program is None:
-            raise _HelperRefused(f"{name} is not installed")
+            raise HelperRefused(f"{name} is not installed")
         argv = [name, str(pid)]
         for e in extents:
             argv += [str(e.inside), str(e.outside), str(e.count)]
@@ -227,7 +227,7 @@ def _write_maps(pid: int, uids: list[Extent], gids: list[Extent], uid: int) -> N
         if os.waitpid(helper, 0)[1] != 0 and not complaint:
             complaint = said or f"{name} failed"
     if complaint:
-        raise _HelperRefused(complaint)
+        raise HelperRefused(complaint)
 
 
 def _write(path: str, text: str) -> None:

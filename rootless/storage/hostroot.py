@@ -46,6 +46,7 @@ EMPTY = frozenset(("/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/lost+f
 KERNEL = ("/proc/", "/sys/", "/dev/")
 COPIED = ("/etc", "/var/cache/debconf", "/var/lib/dpkg/triggers", "/var/lib/apt/lists",
           "/var/cache/apt/archives", "/var/log")
+LAG = 600.0
 PEOPLE = range(1000, 1 << 32)       # login.defs(5): lower ids are the system's
 # More parts than this mean a mount for each user or image; what is beyond the way to the home
 # and current directory is left out.
@@ -119,7 +120,9 @@ def prepare(paths: Paths, userns: Userns, where: str) -> list[Mount]:
             lower: tuple[str, ...] = (part,)
             if holds or not _is_ours(part):
                 layer = f"{base}/{part[1:].replace('/', '+')}"
-                mirror.refresh(mirror.Mirror(part, layer, COPIED, masked, owner, PEOPLE))
+                copies = any(f"{c}/".startswith(part + "/") for c in COPIED)
+                mirror.refresh(mirror.Mirror(part, layer, COPIED, masked, owner, PEOPLE),
+                               lag=0 if copies else LAG)
                 lower = (layer, part)
             own = f"{where}/parts/{part[1:].replace('/', '+')}"
             for name in ("upper", "work"):

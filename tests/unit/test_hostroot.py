@@ -140,3 +140,15 @@ def test_a_damaged_state_is_made_again(host: Path) -> None:
     (layer / "lib/stray").mkdir()
     refresh(host)
     assert not (layer / "lib/stray").exists()
+
+
+def test_a_mirror_may_lag_but_not_for_longer_than_allowed(host: Path) -> None:
+    layer = refresh(host)
+    (host / "lib/late").mkdir()
+    made = Mirror(str(host), str(layer), (), (), None, range(0))
+    mirror.refresh(made, lag=100)
+    assert not (layer / "lib/late").exists()
+    past = os.stat(f"{layer}.state").st_mtime - 101
+    os.utime(f"{layer}.state", (past, past))
+    mirror.refresh(made, lag=100)
+    assert (layer / "lib/late").is_dir()

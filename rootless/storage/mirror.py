@@ -15,8 +15,8 @@ above the host's tree that holds its directories and nothing else, owned by cont
 It is kept in the store's cache and brought up to date before a start by the change times of the
 directories (a chmod or a new entry changes it). One lstat each is 50 ms for the 15,000 of a
 developer's /usr, so a tree where nothing is copied may lag behind: a directory that is new to it
-is seen, but cannot be changed yet. Changing a lower layer in use is safe for the kernel, and no more surprising than the host's own upgrades,
-which containers see as well.
+is seen, but cannot be changed yet. Changing a lower layer in use is safe for the kernel, and no
+more surprising than the host's own upgrades, which containers see as well.
 """
 
 from __future__ import annotations

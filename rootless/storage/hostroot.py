@@ -92,6 +92,12 @@ def _reachable(path: str) -> bool:
     return True
 
 
+def _readable(path: str) -> bool:
+    if os.geteuid():
+        return os.access(path, os.R_OK | os.X_OK)
+    return os.stat(path).st_mode & 5 == 5
+
+
 def prepare(paths: Paths, userns: Userns, where: str) -> list[Mount]:
     """The overlays of a container in directory `where`, in the order of mounting.
 
@@ -169,7 +175,7 @@ def cut_root(mounts: dict[str, str], keep: tuple[str, ...]) -> Cut:
             return
         crowded = any(m.startswith(path.rstrip("/") + "/") for m in mounts)
         if not crowded and not (closed and not within(path)) and path != "/":
-            if os.access(path, os.R_OK | os.X_OK):
+            if _readable(path):
                 parts.append(path)
             else:
                 skeleton.append((path, 0o700 if path == "/root" else 0o755, ""))

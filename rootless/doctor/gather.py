@@ -9,6 +9,7 @@ from rootless.doctor import host, probes, ranges
 from rootless.doctor.attempt import Running
 from rootless.doctor.facts import Facts, Ids, Store, Tried
 from rootless.errors import HostError
+from rootless.files import write_all
 from rootless.storage import trash
 from rootless.userns import subid
 from rootless.userns.subid import Extent
@@ -112,7 +113,7 @@ def _look(data: str) -> Attempt:
     probe = f"{place}/{_PROBE}{os.getpid()}.write"
     fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, b"x" * 65536)
+        write_all(fd, b"x" * 65536)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -1,0 +1,1 @@
+"""Figures against a peer: `python -m tests.bench`, as an unprivileged user. No tests."""

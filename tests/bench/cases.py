@@ -1,0 +1,110 @@
+"""What is measured. A case yields pairs (ours, theirs) in seconds, taken in turn."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bench.engines import Engine
+
+Pairs = Iterator[tuple[float, float]]
+
+
+class Case(NamedTuple):
+    name: str
+    goal: float
+    measure: Callable[[Engine, Engine, str, int], Pairs]
+    rounds: int
+
+
+def run_rm(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    words = ("run", "--rm", "--network", "none", image, "true")
+    for _ in range(rounds):
+        yield ours.seconds(*words), theirs.seconds(*words)
+
+
+def run_detached(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    for n in range(rounds):
+        words = ("run", "-d", "--network", "none", "--name", f"d{n}", image, "sleep", "1000")
+        yield ours.seconds(*words), theirs.seconds(*words)
+        for engine in (ours, theirs):
+            engine("rm", "-f", f"d{n}")
+
+
+def exec_true(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    for engine in (ours, theirs):
+        engine("run", "-d", "--network", "none", "--name", "e", image, "sleep", "1000")
+    for _ in range(rounds):
+        yield ours.seconds("exec", "e", "true"), theirs.seconds("exec", "e", "true")
+    for engine in (ours, theirs):
+        engine("rm", "-f", "e")
+
+
+def ps_of_100(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    for engine in (ours, theirs):
+        for n in range(100):
+            engine("create", "--network", "none", "--name", f"p{n}", image, "true")
+    for _ in range(rounds):
+        yield ours.seconds("ps", "-a"), theirs.seconds("ps", "-a")
+    for engine in (ours, theirs):
+        engine("rm", "-f", *(f"p{n}" for n in range(100)))
+
+
+def pull(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    for _ in range(rounds):
+        yield (ours.seconds("pull", "--tls-verify=false", image),
+               theirs.seconds("pull", "--tls-verify=false", image))
+        for engine in (ours, theirs):
+            engine("rmi", "-f", image)
+
+
+def memory(ours: Engine, theirs: Engine, image: str, count: int) -> tuple[float, float]:
+    """Proportional set size, in MB, of what stays for one idle container, of `count`."""
+    found = []
+    for engine, marks in ((ours, ("rootless",)), (theirs, ("conmon",))):
+        before = _monitors(marks)
+        for n in range(count):
+            engine("run", "-d", "--network", "none", "--name", f"m{n}", image, "sleep", "1000")
+        new = _monitors(marks) - before
+        found.append(sum(_pss(pid) for pid in new) / count / 1024)
+        engine("rm", "-f", *(f"m{n}" for n in range(count)))
+    return found[0], found[1]
+
+
+def _monitors(marks: tuple[str, ...]) -> set[int]:
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                line = Path(f"/proc/{name}/cmdline").read_bytes().decode(errors="replace")
+                mine = os.stat(f"/proc/{name}").st_uid == os.getuid()
+            except OSError:
+                continue
+            if mine and any(mark in line for mark in marks) and "sleep" in line:
+                found.add(int(name))
+    return found
+
+
+def _pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def ratio(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """(median of ours, median of theirs, median of the ratios pair by pair)."""
+    return (statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs),
+            statistics.median(a / b for a, b in pairs))
+
+
+CASES = {
+    "run": Case("run --rm --network none", 0.35, run_rm, 15),
+    "exec": Case("exec", 0.35, exec_true, 15),
+    "detach": Case("run -d", 0.6, run_detached, 11),
+    "ps": Case("ps -a of 100", 1.0, ps_of_100, 11),
+    "pull": Case("pull, one layer of 100 MB", 0.5, pull, 5),
+}

@@ -67,7 +67,9 @@ def rm(options: Options) -> int:
     def act(container: Container) -> None:
         life.remove(container, force=force)
 
-    return _each(options, act, missing_ok=force)
+    code = _each(options, act, missing_ok=force)
+    store.sweep(places.of_this_user())
+    return code
 
 
 _MANY = "CONTAINER [CONTAINER...]"

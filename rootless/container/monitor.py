@@ -487,10 +487,13 @@ class Monitor:
             os.close(client.sock)
         if doomed:
             from rootless import paths
+            from rootless.container import store
             from rootless.storage import trash
 
             os.environ["ROOTLESS_ROOT"] = plan["store"]
-            trash.empty(paths.of_this_user())
+            places = paths.of_this_user()
+            trash.empty(places)
+            store.sweep(places)
 
     def _leave_store(self) -> str:
         """--rm: one rename takes the container out of the store; its files go afterwards."""

@@ -228,13 +228,7 @@ def claim_name(paths: Paths, name: str, cid: str) -> None:
         if not _abandoned(paths, holder):
             raise Conflict(f"the name {name} is already in use by container {holder[:12]}",
                            hint=f"rootless rm {name} removes that one; or choose another name")
-        with Lock(f"{paths.names}/.lock"):
-            # One at a time: who comes second finds another link here and looks again.
-            try:
-                if os.readlink(link) == holder:
-                    os.unlink(link)
-            except FileNotFoundError:
-                pass
+        _release_abandoned(paths, link, holder)
 
 
 def _abandoned(paths: Paths, cid: str) -> bool:
@@ -258,6 +252,38 @@ def _abandoned(paths: Paths, cid: str) -> bool:
 
     trash.discard(paths, path)
     return True
+
+
+def sweep(paths: Paths) -> None:
+    """Clear what makers left that were killed: directories without a record, names of nobody."""
+    for cid in _listed(paths.containers):
+        if not os.path.exists(f"{paths.containers}/{cid}/container.json"):
+            _abandoned(paths, cid)
+    for name in _listed(paths.names):
+        link = f"{paths.names}/{name}"
+        try:
+            holder = os.readlink(link)
+        except OSError:
+            continue        # the lock, or gone
+        if not os.path.exists(paths.container(holder)):
+            _release_abandoned(paths, link, holder)
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _release_abandoned(paths: Paths, link: str, holder: str) -> None:
+    """One at a time: who comes second finds another link here and leaves it."""
+    with Lock(f"{paths.names}/.lock"):
+        try:
+            if os.readlink(link) == holder:
+                os.unlink(link)
+        except FileNotFoundError:
+            pass
 
 
 def release_name(paths: Paths, name: str, cid: str) -> None:

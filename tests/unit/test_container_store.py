@@ -128,3 +128,17 @@ def test_names_follow_the_rule(name, good):
 @pytest.mark.parametrize("text", ["plain", 'q"\\', "a\nb\x00", "é☃", "\x7f"])
 def test_the_monitors_own_json_strings_are_json(text):
     assert json.loads(quote(text)) == text
+
+
+def test_what_killed_makers_left_is_swept_and_nothing_else(paths: Paths) -> None:
+    whole = add(paths, "whole").id
+    left, lock = store.new_id(paths)
+    os.symlink(left, f"{paths.names}/left")
+    os.close(lock)
+    making, lock = store.new_id(paths)
+    os.symlink(making, f"{paths.names}/making")
+    store.sweep(paths)
+    store.sweep(paths)
+    os.close(lock)
+    assert sorted(os.listdir(paths.containers)) == sorted([whole, making])
+    assert sorted(n for n in os.listdir(paths.names) if n[0] != ".") == ["making", "whole"]

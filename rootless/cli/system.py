@@ -38,6 +38,10 @@ def reset(options: Options) -> int:
         if os.path.lexists(f"{paths.data}/{name}"):
             trash.discard(paths, f"{paths.data}/{name}")
     os.unlink(f"{paths.data}/{MARKER}")
+    try:
+        os.rmdir(paths.trash)
+    except OSError:
+        pass        # what could not be deleted stays there, for the next reset
     keeper.stop(paths)
     sys.stdout.write(f"removed all containers and images in {paths.data}\n")
     return 0

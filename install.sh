@@ -16,7 +16,7 @@ Run it again to upgrade.
 
   --prefix DIR       install below DIR: DIR/bin/rootless, DIR/lib/rootless
   --find-links DIR   take Python packages from DIR only, without network
-                     (made elsewhere with: pip wheel --wheel-dir DIR .)
+                     (made elsewhere: pip wheel --use-pep517 --wheel-dir DIR .)
   --python PATH      use this Python (3.9 or newer)
   --user NAME        as root: also give NAME the subordinate ids that containers use
   --uninstall        remove what this script installed; images and containers stay

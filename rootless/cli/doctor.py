@@ -39,7 +39,7 @@ def table(lines: list[Line]) -> str:
 COMMANDS = {
     "doctor": Command("doctor", "", """Say what this machine allows and what would mend the rest.
 
-Everything is tried: namespaces, id maps, mounts, devices. Nothing is left behind or changed.
+Everything is tried: namespaces, id maps, mounts, devices. No trace of the trying is left.
 Ends with 0 when containers can run and with 1 when they cannot.""", doctor,
                       (Option("json", FLAG, "A list of {name, status, detail, fix}"),), most=0),
 }

@@ -243,8 +243,12 @@ def test_a_python_at_an_odd_path_gets_a_launcher_that_copes(account: Account) ->
         "rootless: unknown flag: --nme")
 
 
-HIDE = "mount --bind {0} /usr/lib/python3*/ensurepip; for d in /usr/lib/python3/dist-packages/pip; " \
-       "do [ ! -d $d ] || mount --bind {0} $d; done; exec \"$@\""
+HIDE = """
+for place in /usr/lib/python3*/ensurepip /usr/lib/python3/dist-packages/pip; do
+    [ ! -d $place ] || mount --bind '{}' $place
+done
+exec "$@"
+"""
 
 
 def test_without_pip_it_is_taken_from_the_wheels_or_one_line_says_what_to_install(
@@ -252,12 +256,13 @@ def test_without_pip_it_is_taken_from_the_wheels_or_one_line_says_what_to_instal
     nothing = account.home / "nothing"
     nothing.mkdir()
     hidden = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec",
-              HIDE.format(f"'{nothing}'"), "sh", "unshare", "--user", f"--map-user={os.getuid()}",
+              HIDE.format(nothing), "sh", "unshare", "--user", f"--map-user={os.getuid()}",
               f"--map-group={os.getgid()}")
     told = account.run(str(account.project / "install.sh"), rc=1, prefix=hidden)
     assert told.splitlines()[-2:] == [
         "install.sh: cannot install Python packages: /usr/bin/python3 has no pip",
-        "  hint: as root: apt-get install --yes python3-venv; or put a pip wheel in --find-links DIR"]
+        "  hint: as root: apt-get install --yes python3-venv; "
+        "or put a pip wheel in --find-links DIR"]
     account.install(prefix=hidden)
     assert account.version() == "rootless version 0.1.0"
 

@@ -109,6 +109,10 @@ class Lock:
             if held:
                 return
 
+    def fileno(self) -> int:
+        """For a child that shall keep the lock as long as it lives."""
+        return self._fd
+
     def release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

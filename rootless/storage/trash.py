@@ -24,12 +24,35 @@ def discard(paths: Paths, path: str) -> None:
     doomed = f"{paths.trash}/{path.rsplit('/', 1)[1]}.{os.getpid()}.{os.urandom(3).hex()}"
     try:
         os.makedirs(paths.trash, 0o711, exist_ok=True)
-        os.rename(path, doomed)
+        try:
+            os.rename(path, doomed)
+        except PermissionError:
+            # To move a directory is to write its `..`: only its owner may, or the namespace's root.
+            _rename_inside(paths, path, doomed)
     except FileNotFoundError:
         return
     except OSError as e:
         raise StorageError(f"cannot remove {path}: {os_reason(e)}") from None
     empty(paths)
+
+
+def _rename_inside(paths: Paths, path: str, doomed: str) -> None:
+    userns = keeper.open_userns(paths)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            keeper.enter(userns)
+            os.rename(path, doomed)
+            code = 0
+        except OSError as e:
+            code = e.errno or errno.EIO
+        finally:
+            os._exit(code)
+    os.close(userns.fd)
+    code = os.WEXITSTATUS(os.waitpid(child, 0)[1])
+    if code:
+        raise OSError(code, os.strerror(code), path)
 
 
 def empty(paths: Paths) -> None:

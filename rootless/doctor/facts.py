@@ -69,12 +69,12 @@ class Facts:
     kernel: str
     python: str
     modules: tuple[str, ...]        # optional ones that are missing
-    outer: str                      # the container engine that we are inside of, or ""
+    outer: str                      # what we are inside of: docker, podman, "a container" or ""
     packages: str                   # "apt-get", "dnf" or ""
     systemd: bool
     launcher: str
     sysctl: Mapping[str, str]       # those that exist
-    calls: tuple[str, ...]          # system calls that the kernel refuses or lacks
+    calls: Tried                    # tells the system calls that the kernel refuses or lacks
     userns: Tried
     seccomp: Tried
     ids: Ids

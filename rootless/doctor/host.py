@@ -33,21 +33,26 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
 
 def outer_container(root: str = "") -> str:
-    """The engine whose container this is, or "". A virtual machine's disk may have been made from
-    an image and still hold the marks."""
+    """docker, podman, what systemd calls it, "a container" where nobody says, or "" outside.
+
+    A virtual machine's disk may have been made from an image and still hold the marks.
+    """
     try:
-        if os.readlink(f"{root}/proc/self/ns/pid") == _FIRST_PID_NAMESPACE:
-            return ""
+        processes = os.readlink(f"{root}/proc/self/ns/pid")
     except OSError:
-        pass
+        processes = ""
+    if processes == _FIRST_PID_NAMESPACE:
+        return ""
     if os.path.exists(f"{root}/.dockerenv"):
         return "docker"
-    told = text(f"{root}/run/systemd/container").strip()
     if os.path.exists(f"{root}/run/.containerenv"):
-        # Ours and podman's both leave this file; its first line is the engine, if any.
-        engine = text(f"{root}/run/.containerenv").partition("\n")[0]
-        return engine.partition("=")[2].strip('"').partition("-")[0] or told or "a container engine"
-    return told
+        # podman's and buildah's; only a privileged one names the engine and its version.
+        for line in text(f"{root}/run/.containerenv").splitlines():
+            key, _, value = line.partition("=")
+            if key == "engine":
+                return value.strip('"').partition("-")[0]
+        return "podman"
+    return text(f"{root}/run/systemd/container").strip() or ("a container" if processes else "")
 
 
 def no_new_privs(root: str = "") -> bool:

@@ -69,9 +69,14 @@ def _install(facts: Facts, debian: str, fedora: str) -> str:
     return ""
 
 
+def _outer_run(facts: Facts, option: str) -> str:
+    """How the outer container should have been started, where its engine is known."""
+    return f"{facts.outer} run {option} …" if facts.outer in ("docker", "podman") else ""
+
+
 def _host(facts: Facts) -> Line:
     who = "root" if facts.uid == 0 else f"{facts.user} (uid {facts.uid})"
-    where = f", inside a container of {facts.outer}" if facts.outer else ""
+    where = f", inside {facts.outer}" if facts.outer else ""
     return Line("host", OK, f"Linux {facts.kernel}, Python {facts.python}, {who}{where}")
 
 
@@ -93,10 +98,11 @@ def _namespaces(facts: Facts) -> Line:
         fix = _apparmor(facts.launcher)
     elif tried.step.startswith("mount /proc"):
         why += ": an outer container hides parts of /proc"
-        fix, admin = "podman run --security-opt unmask=ALL … (the outer container)", False
+        option = "systempaths=unconfined" if facts.outer == "docker" else "unmask=ALL"
+        fix, admin = _outer_run(facts, f"--security-opt {option}"), False
     elif facts.outer:
         why += ": the outer container's filter forbids it"
-        fix, admin = f"{facts.outer} run --security-opt seccomp=unconfined …", False
+        fix, admin = _outer_run(facts, "--security-opt seccomp=unconfined"), False
     return Line("user namespaces", MISSING, why, fix, admin, vital=True)
 
 
@@ -176,11 +182,13 @@ def _overlay(facts: Facts) -> Line:
 
 
 def _calls(facts: Facts) -> Line:
-    if not facts.calls:
+    if not facts.calls.worked:
+        return Line("system calls", MISSING, f"not all tried: {facts.calls}", vital=True)
+    if not facts.calls.told:
         return Line("system calls", OK, "all that the engine uses", vital=True)
     why = (f"the filter of {facts.outer} or this kernel" if facts.outer
            else f"Linux {facts.kernel} (5.12 is needed)")
-    return Line("system calls", MISSING, f"{', '.join(facts.calls)}: not in {why}", vital=True)
+    return Line("system calls", MISSING, f"{facts.calls.told}: not in {why}", vital=True)
 
 
 def _seccomp(facts: Facts) -> Line:
@@ -255,7 +263,7 @@ def _device(facts: Facts, name: str, step: str, told: str, path: str, module: st
     if step != f"open {path}":
         return Line(name, MISSING, told)
     if facts.outer:
-        return Line(name, MISSING, told, f"{facts.outer} run --device {path} …", admin=False)
+        return Line(name, MISSING, told, _outer_run(facts, f"--device {path}"), admin=False)
     return Line(name, MISSING, told, f"modprobe {module} && chmod 0666 {path}")
 
 

@@ -91,7 +91,7 @@ def calls() -> Attempt:
         ("open_tree", lambda: linux.open_tree(here, ".", 0)),
     )
     missing = [name for name, call in tries if not _does(call)]
-    # These change mounts: only as root of a namespace.
+    yield "make a user namespace"       # the rest changes mounts
     _own_namespace(linux.CLONE_NEWNS)
     here = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     if not _does(lambda: linux.mount_setattr(here, "", linux.AT_EMPTY_PATH,
@@ -102,7 +102,7 @@ def calls() -> Attempt:
                             | linux.AT_RECURSIVE),
             os.open("/sys", os.O_PATH | os.O_CLOEXEC))):
         missing.append("move_mount")
-    return " ".join(missing)
+    return ", ".join(missing)
 
 
 def _does(call: Callable[[], object]) -> bool:

@@ -27,7 +27,7 @@ GOOD = Facts(
     packages="apt-get", systemd=True, launcher="/home/ann/.local/bin/rootless",
     sysctl={"net.ipv4.ping_group_range": "0\t2147483647",
             "net.ipv4.ip_unprivileged_port_start": "80", "user.max_user_namespaces": "9000"},
-    calls=(), userns=Tried(told="made"), seccomp=Tried(told="loaded"), ids=IDS,
+    calls=Tried(), userns=Tried(told="made"), seccomp=Tried(told="loaded"), ids=IDS,
     store=Store("/home/ann", "ext4", 50 * 10**9, ""), overlay=Tried(told="mounted"),
     fuse=Tried(told="opened"), tun=Tried(told="opened"),
     cgroup=Cgroup("v2", "/user.slice/x", ("cpu", "memory", "pids")),
@@ -74,10 +74,14 @@ MAKE, MOUNT = "make a user namespace", "mount in a user namespace"
     ({"userns": no(MAKE, errno.EPERM), "outer": "docker"},
      "docker run --security-opt seccomp=unconfined …"),
     ({"userns": no("mount /proc for a container", errno.EPERM), "outer": "podman"},
-     "podman run --security-opt unmask=ALL … (the outer container)"),
+     "podman run --security-opt unmask=ALL …"),
+    ({"userns": no("mount /proc for a container", errno.EPERM), "outer": "docker"},
+     "docker run --security-opt systempaths=unconfined …"),
+    ({"userns": no(MAKE, errno.EPERM), "outer": "a container"}, ""),
     ({"userns": no(MAKE, errno.EINVAL)}, ""),
 ], ids=["debian sysctl", "no namespaces left", "apparmor", "apparmor from a checkout",
-        "docker's filter", "masked proc", "kernel without"])
+        "docker's filter", "masked by podman",
+        "masked by docker", "some filter", "kernel without"])
 def test_what_blocks_user_namespaces_is_named_with_the_line_that_mends_it(
         changes: dict[str, Any], fix: str) -> None:
     found = line("user namespaces", **changes)
@@ -188,9 +192,12 @@ def test_ping_needs_one_of_the_users_groups_in_the_range() -> None:
 
 
 def test_missing_system_calls_stop_containers_and_are_named() -> None:
-    found = line("system calls", calls=("openat2", "mount_setattr"), kernel="5.4.0")
+    found = line("system calls", calls=Tried(told="openat2, mount_setattr"), kernel="5.4.0")
     assert not able([found])
     assert "openat2, mount_setattr" in found.detail and "5.4.0" in found.detail
+    found = line("system calls", calls=no(MAKE, errno.EPERM))
+    assert not able([found])
+    assert found.detail == "not all tried: cannot make a user namespace: Operation not permitted"
 
 
 def test_the_conclusion_names_what_is_lacking() -> None:
@@ -273,7 +280,9 @@ def test_outer_containers_are_recognised(tmp_path: Path) -> None:
     assert host.outer_container(machine(tmp_path / "none")) == ""
     assert host.outer_container(machine(tmp_path / "d", **{".dockerenv": ""})) == "docker"
     assert host.outer_container(machine(
-        tmp_path / "p", **{"run__.containerenv": 'engine="podman-4.3.1"\nname="x"\n'})) == "podman"
+        tmp_path / "p", **{"run__.containerenv": 'a=1\nengine="buildah-1.28"\n'})) == "buildah"
+    assert host.outer_container(machine(
+        tmp_path / "r", **{"run__.containerenv": "rootless=1"})) == "podman"
     assert host.outer_container(machine(
         tmp_path / "n", run__systemd__container="systemd-nspawn\n")) == "systemd-nspawn"
 
@@ -283,6 +292,12 @@ def test_a_machine_made_from_an_image_is_no_container(tmp_path: Path) -> None:
     (tmp_path / "proc/self/ns").mkdir(parents=True)
     (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026531836]")
     assert host.outer_container(root) == ""
+
+
+def test_a_process_namespace_without_marks_is_a_container(tmp_path: Path) -> None:
+    (tmp_path / "proc/self/ns").mkdir(parents=True)
+    (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026532999]")
+    assert host.outer_container(str(tmp_path)) == "a container"
 
 
 def test_sysctls_that_do_not_exist_are_left_out(tmp_path: Path) -> None:

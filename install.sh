@@ -202,6 +202,10 @@ else
 fi
 
 refused=''
+if [ -n "$python" ] && ! choose_python; then
+    die "cannot use the Python ${refused:-$python: no such program}" \
+        "name another of 3.9 or newer, or leave out --python"
+fi
 if [ "$uid" = 0 ]; then
     if ! command -v newuidmap >/dev/null || ! command -v fusermount3 >/dev/null ||
             ! choose_python || ! has_pip "$python"; then
@@ -223,9 +227,14 @@ if ! choose_python; then
         "as root: ${install:-install} python3; or name one: ./install.sh --python PATH"
 fi
 
+enough_space() {        # the environment, and as much again where pip prepares it
+    left=$(df -Pk -- "$1" | awk 'NR == 2 { print $4 }')
+    [ "$left" -ge 65536 ] || die "cannot install in $1: only $((left / 1024)) MB are free" "$2"
+}
+
 # ---- the new environment -----------------------------------------------------------------------
 
-tmp=$(mktemp -d)
+tmp=$(mktemp -d) || die "cannot make a temporary directory" "export TMPDIR=DIRECTORY"
 new=''
 finish() {
     rm -rf -- "$tmp"
@@ -257,6 +266,8 @@ for dir in "$base" "$bin"; do
     [ -w "$dir" ] || die "cannot write in $dir" "./install.sh --prefix DIR"
 done
 
+enough_space "$base" "./install.sh --prefix DIR"
+enough_space "$tmp" "export TMPDIR=DIRECTORY"
 say "Installing rootless with Python $version ($python)"
 name=.venv-$$-$(date +%s)
 new=$base/$name
@@ -315,8 +326,9 @@ if ! split "$everything"; then
     rm -rf -- "$site"
     mkdir -p -- "$site"
     if ! split "$needed"; then
-        grep -v '^ *$' "$tmp/pip.log" | tail -n 5 >&2
-        die "cannot install the Python packages" \
+        why=$(grep '^ERROR' "$tmp/pip.log" | tail -n 1)
+        why=$(printf '%s\n' "${why:-$(tail -n 1 "$tmp/pip.log")}" | cut -c1-200)
+        die "cannot install the Python packages: pip says: $why" \
             "without network: ./install.sh --find-links DIR (see --help)"
     fi
     sed 1d "$tmp/wanted" >"$tmp/optional"

@@ -69,7 +69,7 @@ class Facts:
     kernel: str
     python: str
     modules: tuple[str, ...]        # optional ones that are missing
-    outer: str                      # what we are inside of: docker, podman, "a container" or ""
+    outer: str                      # what we are inside of: docker, "a chroot" …, or ""
     packages: str                   # "apt-get", "dnf" or ""
     systemd: bool
     launcher: str

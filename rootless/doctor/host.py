@@ -33,10 +33,14 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
 
 def outer_container(root: str = "") -> str:
-    """docker, podman, what systemd calls it, "a container" where nobody says, or "" outside.
+    """docker, podman, what systemd calls it, "a container" where nobody says, "a chroot", or ""
+    outside.
 
     A virtual machine's disk may have been made from an image and still hold the marks.
     """
+    mountinfo = text(f"{root}/proc/self/mountinfo")
+    if mountinfo and not mount_of("/", mountinfo):
+        return "a chroot"
     try:
         processes = os.readlink(f"{root}/proc/self/ns/pid")
     except OSError:

@@ -100,8 +100,10 @@ def _namespaces(facts: Facts) -> Line:
         why += ": an outer container hides parts of /proc"
         option = "systempaths=unconfined" if facts.outer == "docker" else "unmask=ALL"
         fix, admin = _outer_run(facts, f"--security-opt {option}"), False
+    elif facts.outer == "a chroot":
+        why += ": the kernel makes none in a chroot"
     elif facts.outer:
-        why += ": the outer container's filter forbids it"
+        why += ": the outer container does not allow it"
         fix, admin = _outer_run(facts, "--security-opt seccomp=unconfined"), False
     return Line("user namespaces", MISSING, why, fix, admin, vital=True)
 
@@ -300,5 +302,7 @@ def _modules(facts: Facts) -> Line:
                "isal": "isal is missing: zlib reads gzip layers, at less than half the speed"}
     if not facts.modules:
         return Line("decompression", OK, "gzip by isal, zstd")
+    # What the installer could not get, it cannot get by being run again.
     return Line("decompression", MISSING if "zstandard" in facts.modules else FALLBACK,
-                "; ".join(meaning[m] for m in facts.modules), "./install.sh", admin=False)
+                "; ".join(meaning[m] for m in facts.modules),
+                "" if facts.launcher else "./install.sh", admin=False)

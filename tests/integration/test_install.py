@@ -297,7 +297,18 @@ def test_an_old_python_is_refused_by_name(account: Account) -> None:
     old.write_text("#!/bin/sh\necho older than 3.9\nexit 1\n")
     old.chmod(old.stat().st_mode | stat.S_IXUSR)
     told = account.install("--python", str(old), rc=1)
-    assert f"install.sh: no usable Python 3.9 or newer: {old}: older than 3.9" in told
+    assert f"install.sh: cannot use the Python {old}: older than 3.9" in told
+
+
+def test_a_full_disk_is_told_before_anything_is_written(account: Account) -> None:
+    small = account.home / "small"
+    small.mkdir()
+    told = account.install("--prefix", str(small / "x"), rc=1, prefix=(
+        "unshare", "--user", "--map-root-user", "--mount", "sh", "-ec",
+        f"mount -t tmpfs -o size=9m none '{small}'; exec \"$@\"", "sh"))
+    assert told.splitlines() == [
+        f"install.sh: cannot install in {small}/x/lib/rootless: only 9 MB are free",
+        "  hint: ./install.sh --prefix DIR"]
 
 
 def test_subordinate_ids_are_for_root_to_give(account: Account) -> None:

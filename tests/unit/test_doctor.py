@@ -78,10 +78,11 @@ MAKE, MOUNT = "make a user namespace", "mount in a user namespace"
     ({"userns": no("mount /proc for a container", errno.EPERM), "outer": "docker"},
      "docker run --security-opt systempaths=unconfined …"),
     ({"userns": no(MAKE, errno.EPERM), "outer": "a container"}, ""),
+    ({"userns": no(MAKE, errno.EPERM), "outer": "a chroot"}, ""),
     ({"userns": no(MAKE, errno.EINVAL)}, ""),
 ], ids=["debian sysctl", "no namespaces left", "apparmor", "apparmor from a checkout",
         "docker's filter", "masked by podman",
-        "masked by docker", "some filter", "kernel without"])
+        "masked by docker", "some filter", "chroot", "kernel without"])
 def test_what_blocks_user_namespaces_is_named_with_the_line_that_mends_it(
         changes: dict[str, Any], fix: str) -> None:
     found = line("user namespaces", **changes)
@@ -200,6 +201,13 @@ def test_missing_system_calls_stop_containers_and_are_named() -> None:
     assert found.detail == "not all tried: cannot make a user namespace: Operation not permitted"
 
 
+def test_missing_decompressors_tell_what_that_means() -> None:
+    assert line("decompression", modules=("isal",)).status == "fallback"
+    gone = line("decompression", modules=("zstandard", "isal"), launcher="")
+    assert (gone.status, gone.fix) == ("missing", "./install.sh")
+    assert "zstd cannot be read" in gone.detail and "zlib reads gzip" in gone.detail
+
+
 def test_the_conclusion_names_what_is_lacking() -> None:
     facts = replace(GOOD, cgroup=Cgroup("v1", "", ()), ids=replace(IDS, uids=1, gids=1, why="x"))
     assert conclusion(facts, judge(facts)) == \
@@ -278,6 +286,8 @@ def test_the_cgroup_found_is_one_that_can_be_divided(tmp_path: Path) -> None:
 
 def test_outer_containers_are_recognised(tmp_path: Path) -> None:
     assert host.outer_container(machine(tmp_path / "none")) == ""
+    assert host.outer_container(machine(tmp_path / "c", proc__self__mountinfo=(
+        "21 1 0:5 / /proc rw - proc proc rw\n"))) == "a chroot"
     assert host.outer_container(machine(tmp_path / "d", **{".dockerenv": ""})) == "docker"
     assert host.outer_container(machine(
         tmp_path / "p", **{"run__.containerenv": 'a=1\nengine="buildah-1.28"\n'})) == "buildah"

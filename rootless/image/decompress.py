@@ -25,6 +25,14 @@ _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\0"
 
 
+def form_of(head: bytes) -> str:
+    """How a stream with these first six bytes is compressed: gzip, zstd, bzip2, xz or ""."""
+    for magic, name in ((_GZIP, "gzip"), (_ZSTD, "zstd"), (_BZIP2, "bzip2"), (_XZ, "xz")):
+        if head.startswith(magic):
+            return name
+    return "zstd" if _is_skippable(head) else ""
+
+
 def inflate(source: Callable[[], bytes]) -> Iterator[bytes]:
     """Uncompressed chunks; `source` gives compressed bytes, b"" at their end.
 
@@ -37,19 +45,20 @@ def inflate(source: Callable[[], bytes]) -> Iterator[bytes]:
         if not more:
             break
         head += more
-    if head.startswith(_GZIP):
-        return _members(head, source, _gzip_member(), _GZIP, "gzip")
-    if head.startswith(_ZSTD) or _is_skippable(head):
+    form = form_of(head)
+    if form == "gzip":
+        return _members(head, source, _gzip_member(), _GZIP, form)
+    if form == "zstd":
         return _zstd(head, source)
-    if head.startswith(_BZIP2):
+    if form == "bzip2":
         from bz2 import BZ2Decompressor
 
-        return _members(head, source, lambda: _Needy(BZ2Decompressor(), OSError), _BZIP2, "bzip2")
-    if head.startswith(_XZ):
+        return _members(head, source, lambda: _Needy(BZ2Decompressor(), OSError), _BZIP2, form)
+    if form == "xz":
         from lzma import LZMADecompressor, LZMAError
 
         return _members(head, source, lambda: _Needy(LZMADecompressor(memlimit=256 << 20),
-                                                     LZMAError), _XZ, "xz")
+                                                     LZMAError), _XZ, form)
     return _plain(head, source)
 
 

@@ -1,0 +1,350 @@
+"""Images out of files: what `docker save`, `podman save` and OCI tools write.
+
+    docker-archive   manifest.json: a list of {Config, RepoTags, Layers}, names of members
+    oci-archive      a tar of an OCI image layout: index.json, blobs/sha256/<hex>
+    a directory      with an OCI image layout
+
+An archive comes as a stream, perhaps compressed, and in any order: its JSON is kept in memory
+(bounded), everything else goes straight into the store as a blob, and only when the stream has
+ended does anyone look what it means. Nothing is copied to a temporary place. Layers are kept as
+they came: that of a docker-archive is an uncompressed tar and stays one.
+
+Members are names inside the archive and nothing more: links between them are followed as text.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from rootless.errors import ImageError, NotFound, StorageError, UsageError, os_reason
+from rootless.image import manifest as manifests
+from rootless.image import store
+from rootless.image.decompress import form_of, inflate
+from rootless.image.manifest import OCI, OCI_CONFIG, OCI_MANIFEST
+from rootless.image.reference import parse
+from rootless.image.tar import FILE, LINK, SYMLINK, Reader, show
+from rootless.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Union
+
+    from rootless.image.store import Image
+    from rootless.paths import Paths
+    from rootless.userns.keeper import Userns
+
+CONTAINERD_NAME = "io.containerd.image.name"
+
+_LARGEST_TEXT = manifests.LARGEST
+# Of all JSON of one archive together, and of its members.
+_MOST_TEXT = 64 << 20
+_MOST_MEMBERS = 100_000
+_MOST_LINKS = 16
+_READ = 1 << 20
+
+LAYER_TYPES = {"": OCI + "layer.v1.tar", "gzip": OCI + "layer.v1.tar+gzip",
+               "zstd": OCI + "layer.v1.tar+zstd"}
+
+
+@record(frozen=True)
+class Blob:
+    """A part that is in the store. `form`: how it is compressed, "" for not at all."""
+
+    digest: str
+    size: int
+    form: str
+
+
+class _Archive:
+    """The parts of a tar, all of them read already."""
+
+    def __init__(self, paths: Paths, chunks: Iterator[bytes]) -> None:
+        self._paths = paths
+        self._texts: dict[str, bytes] = {}
+        self._blobs: dict[str, Blob] = {}
+        self._links: dict[str, str] = {}
+        kept = 0
+        reader = Reader(chunks)
+        for count, entry in enumerate(reader):
+            if count > _MOST_MEMBERS:
+                raise ImageError("the archive is refused: it has more than "
+                                 f"{_MOST_MEMBERS} members")
+            name = _clean(os.fsdecode(entry.name))
+            if entry.kind == SYMLINK:
+                self._links[name] = os.path.dirname(name) + "/" + os.fsdecode(entry.link)
+            elif entry.kind == LINK:
+                self._links[name] = os.fsdecode(entry.link)
+            elif entry.kind == FILE and entry.extents is None:
+                kept += self._take(name, entry.size, reader)
+                if kept > _MOST_TEXT:
+                    raise ImageError("the archive is refused: it has more than "
+                                     f"{_MOST_TEXT >> 20} MiB of JSON")
+
+    def _take(self, name: str, size: int, reader: Reader) -> int:
+        """Keep a member; the bytes of memory it takes."""
+        first = next(reader.body(), memoryview(b""))
+        if size <= _LARGEST_TEXT and bytes(first[:1]) in (b"{", b"["):
+            self._texts[name] = bytes(first) + b"".join(reader.body())
+            return size
+        writer = store.BlobWriter(self._paths)
+        try:
+            head = bytes(first[:6])
+            writer.write(first)
+            for view in reader.body():
+                if len(head) < 6:
+                    head += bytes(view[:6])
+                writer.write(view)
+            digest, size = writer.commit(None, None)
+        finally:
+            writer.abort()
+        self._blobs[name] = Blob(digest, size, form_of(head))
+        return 0
+
+    def _resolve(self, name: str) -> str:
+        name = _clean(name)
+        for _ in range(_MOST_LINKS):
+            if name not in self._links:
+                return name
+            name = _clean(self._links[name])
+        raise ImageError(f"the archive is malformed: {show(name.encode())}: too many links")
+
+    def text(self, name: str) -> bytes | None:
+        return self._texts.get(self._resolve(name))
+
+    def blob(self, name: str) -> Blob | None:
+        real = self._resolve(name)
+        data = self._texts.get(real)
+        if data is not None:
+            return Blob(store.put_blob(self._paths, data), len(data), "")
+        return self._blobs.get(real)
+
+    def names(self) -> list[str]:
+        return [*self._texts, *self._blobs]
+
+
+class _Directory:
+    """The parts of an OCI image layout on disk; what is asked for is copied into the store."""
+
+    def __init__(self, paths: Paths, path: str) -> None:
+        self._paths = paths
+        self._path = path
+
+    def _open(self, name: str) -> int | None:
+        try:
+            # A pipe in the place of a file must not make us wait.
+            fd = os.open(f"{self._path}/{_clean(name)}",
+                         os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise StorageError(f"cannot read {self._path}/{name}: {os_reason(e)}") from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise ImageError(f"cannot read {self._path}/{name}: it is not a regular file")
+        return fd
+
+    def text(self, name: str) -> bytes | None:
+        fd = self._open(name)
+        if fd is None:
+            return None
+        with os.fdopen(fd, "rb") as f:
+            data = f.read(_LARGEST_TEXT + 1)
+        if len(data) > _LARGEST_TEXT:
+            raise ImageError(f"cannot read {self._path}/{name}: it has more than "
+                             f"{_LARGEST_TEXT >> 20} MiB")
+        return data
+
+    def blob(self, name: str) -> Blob | None:
+        fd = self._open(name)
+        if fd is None:
+            return None
+        writer = store.BlobWriter(self._paths)
+        try:
+            head = b""
+            while data := os.read(fd, _READ):
+                head = head or data[:6]
+                writer.write(data)
+            return Blob(*writer.commit(None, None), form_of(head))
+        except OSError as e:
+            raise StorageError(f"cannot read {self._path}/{name}: {os_reason(e)}") from None
+        finally:
+            writer.abort()
+            os.close(fd)
+
+    def names(self) -> list[str]:
+        return os.listdir(self._path)
+
+
+if TYPE_CHECKING:
+    Parts = Union[_Archive, _Directory]
+
+
+def _clean(name: str) -> str:
+    """A member's name, the root of the archive being the root of all."""
+    return os.path.normpath("/" + name).lstrip("/")
+
+
+def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: str = "",
+         progress: Callable[[str], None] | None = None) -> list[tuple[str, Image]]:
+    """(name or "", image) of all that was loaded from the directory `path` or from the
+    descriptor. The caller holds `store.hold`. Raises ImageError, StorageError, NotFound."""
+    parts: Parts
+    if path is not None:
+        parts = _Directory(paths, path)
+    else:
+        parts = _Archive(paths, inflate(lambda: os.read(fd, _READ)))
+    listing = parts.text("manifest.json")
+    if listing is not None:
+        found = list(_docker(paths, parts, listing))
+    elif parts.text("index.json") is not None:
+        found = list(_oci(paths, parts, platform))
+    elif "repositories" in parts.names():
+        raise ImageError("the archive is in the format of Docker before 1.10",
+                         hint="load and save it again with a Docker of this decade")
+    else:
+        seen = ", ".join(sorted(show(os.fsencode(n)) for n in parts.names())[:3])
+        raise ImageError("this is no archive of images: it has neither manifest.json nor "
+                         f"index.json{', but ' + seen if seen else ''}",
+                         hint="rootless import makes an image from an archive of a filesystem")
+    if not found:
+        raise ImageError("the archive holds no image")
+    loaded: list[tuple[str, Image]] = []
+    for entry, names in found:
+        store.ensure_layers(paths, userns, store.load(paths, entry), progress)
+        for name in names or [""]:
+            loaded.append((name, store.publish(paths, name, entry)))
+    return loaded
+
+
+def _docker(paths: Paths, parts: Parts,
+            listing: bytes) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """(descriptor of a manifest of ours, names) for each image of manifest.json."""
+    for number, item in enumerate(_list(listing), 1):
+        what = f"image {number} of the archive"
+        config_name, layers = item.get("Config"), item.get("Layers")
+        if not isinstance(config_name, str) or not isinstance(layers, list):
+            raise ImageError(f"{what} is malformed: it lacks Config or Layers")
+        config = parts.text(config_name)
+        if config is None:
+            raise ImageError(f"{what} is malformed: the archive lacks its Config, "
+                             f"{show(config_name.encode())}")
+        manifests.image_config(config, len(layers), what)
+        blobs = []
+        for name in layers:
+            blob = parts.blob(name) if isinstance(name, str) else None
+            if blob is None:
+                raise ImageError(f"{what} is malformed: the archive lacks its layer "
+                                 f"{show(str(name).encode())}")
+            blobs.append(blob)
+        names = item.get("RepoTags") or []
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise ImageError(f"{what} is malformed: RepoTags is not a list of texts")
+        yield put_manifest(paths, config, blobs), [_name(n, what) for n in names]
+
+
+def put_manifest(paths: Paths, config: bytes, layers: list[Blob]) -> dict[str, Any]:
+    """Make the manifest of an image whose layers are in the store; its descriptor."""
+    from rootless import jsontext
+
+    data = jsontext.dumps({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": store.put_blob(paths, config),
+                   "size": len(config)},
+        "layers": [{"mediaType": _layer_type(b), "digest": b.digest, "size": b.size}
+                   for b in layers]}).encode()
+    return {"mediaType": OCI_MANIFEST, "digest": store.put_blob(paths, data), "size": len(data)}
+
+
+def _layer_type(blob: Blob) -> str:
+    kind = LAYER_TYPES.get(blob.form)
+    if kind is None:
+        raise ImageError(f"layer {blob.digest} is compressed with {blob.form}, which images do "
+                         "not know")
+    return kind
+
+
+def _oci(paths: Paths, parts: Parts,
+         platform: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    index = manifests.document(parts.text("index.json") or b"", "index.json")
+    entries = index.get("manifests")
+    if not isinstance(entries, list):
+        raise ImageError("index.json is malformed: it lists no manifests")
+    for number, entry in enumerate(entries, 1):
+        what = f"image {number} of the archive"
+        top = manifests.descriptor(entry, what, most=manifests.LARGEST)
+        chosen, document = top, _document(parts, top.digest, what)
+        if manifests.is_index(document, top.media_type, what):
+            chosen = manifests.choose(document, manifests.parse_platform(platform), what)
+            document = _document(parts, chosen.digest, what)
+        config, layers = manifests.image_manifest(document, what)
+        for digest in dict.fromkeys([chosen.digest, config.digest, *(la.digest for la in layers)]):
+            blob = parts.blob(_blob_name(digest))
+            if blob is None:
+                raise ImageError(f"{what} is malformed: the archive lacks its blob {digest}")
+            if blob.digest != digest:
+                raise ImageError(f"{what} is damaged: blob {digest} has the digest {blob.digest}")
+        yield ({"mediaType": chosen.media_type, "digest": chosen.digest, "size": chosen.size},
+               _oci_names(entry, what))
+
+
+def _blob_name(digest: str) -> str:
+    return f"blobs/sha256/{digest[7:]}"
+
+
+def _document(parts: Parts, digest: str, what: str) -> dict[str, Any]:
+    data = parts.text(_blob_name(digest))
+    if data is None:
+        raise ImageError(f"{what} is malformed: the archive lacks its manifest {digest}")
+    return manifests.document(data, what)
+
+
+def _oci_names(entry: dict[str, Any], what: str) -> list[str]:
+    """containerd and docker write the whole name beside the tag, podman writes it instead."""
+    whole = store.annotation(entry, CONTAINERD_NAME)
+    text = whole or store.annotation(entry, store.NAME)
+    # A lone tag, as the specification means it, names no image.
+    if not text or (not whole and (text == "latest" or text[0].isdigit())
+                    and "/" not in text and ":" not in text):
+        return []
+    return [_name(text, what)]
+
+
+def _name(text: str, what: str) -> str:
+    try:
+        return parse(text).named().full
+    except UsageError as e:
+        raise ImageError(f"{what} has an impossible name: {e.message}") from None
+
+
+def _list(data: bytes) -> list[dict[str, Any]]:
+    from rootless import jsontext
+
+    try:
+        value = jsontext.loads(data)
+    except ValueError as e:
+        raise ImageError(f"manifest.json is malformed: it is not JSON: {e}") from None
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ImageError("manifest.json is malformed: it is not a list of objects")
+    return value
+
+
+def open_input(name: str) -> tuple[str | None, int]:
+    """(a directory, -1) or (None, a descriptor to read); `-` is standard input.
+
+    Raises NotFound, StorageError, UsageError.
+    """
+    if name == "-":
+        if os.isatty(0):
+            raise UsageError("cannot read an archive from the terminal",
+                             hint="-i FILE, or redirect standard input: < FILE")
+        return None, 0
+    if os.path.isdir(name):
+        return name, -1
+    try:
+        return None, os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {name}") from None
+    except OSError as e:
+        raise StorageError(f"cannot read {name}: {os_reason(e)}") from None

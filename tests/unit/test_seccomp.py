@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bpf import Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless import linux
 from rootless.errors import HostError, UsageError
 from rootless.runtime import capabilities, filter, profile, seccomp
+from tests.unit.bpf import Program
 
 CAPS = frozenset(capabilities.DEFAULT)
 KERNEL = (6, 1)

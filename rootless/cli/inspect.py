@@ -59,7 +59,9 @@ def _one(paths: Paths, name: str, kind: str) -> dict[str, Any]:
         what = "image" if kind else "container or image"
         raise NotFound(f"no such {what}: {name}", hint="rootless ps -a and rootless images list "
                                                        "what there is")
-    return images.describe(image)
+    from rootless.image.describe import describe as describe_image
+
+    return describe_image(paths, image)
 
 
 COMMANDS = {

@@ -28,15 +28,17 @@ def render(template: str, value: Any) -> str:
     return "".join(_Template(template).run(value))
 
 
-def render_rows(template: str, rows: list[dict[str, str]]) -> list[str]:
+def render_rows(template: str, rows: list[dict[str, str]],
+                headers: dict[str, str] | None = None) -> list[str]:
     """One line a row; `table …` adds docker's header, `json` alone means each row as JSON."""
+    headers = HEADERS if headers is None else headers
     if template == "json":
         return [json.dumps(r) for r in rows]
     if template.startswith("table ") or template == "table":
         body = template[6:].strip()
         from rootless.cli.ps import table
 
-        header = {key: HEADERS.get(key, _spaced(key)) for key in (rows[0] if rows else HEADERS)}
+        header = {key: headers.get(key, _spaced(key)) for key in (rows[0] if rows else headers)}
         cells = [tuple(render(body, r).split("\t")) for r in (header, *rows)]
         return table(cells)
     return [render(template, r) for r in rows]

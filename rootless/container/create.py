@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from rootless.container import spec, store
 from rootless.container.monitor import now
@@ -28,6 +29,19 @@ def create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) ->
 
     Raises Conflict when the name is taken, UsageError, StorageError.
     """
+    if image is None:
+        return _create(paths, userns, wanted, None)
+    from rootless.image import store as images
+
+    # Until the record says that the container stands on them, only this keeps `rmi` from the
+    # layers.
+    with images.hold(paths):
+        images.ensure_layers(paths, userns, image)
+        return _create(paths, userns, wanted, image)
+
+
+def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -> tuple[
+        Container, int]:
     if wanted.name and not store.valid_name(wanted.name):
         raise UsageError(f"invalid container name: {wanted.name}",
                          hint="letters, digits and _ . - after the first")
@@ -188,4 +202,7 @@ def image_for(paths: Paths, name: str, *, pull: str, platform: str, quiet: bool,
         raise NotFound(f"no such image: {name}", hint=f"rootless pull {name}")
     from rootless.image.pull import pull as pull_image
 
+    if found is None and pull == "missing" and not quiet:
+        sys.stderr.write(f"Unable to find image '{name}' locally\n")
+        sys.stderr.flush()
     return pull_image(paths, name, platform=platform, quiet=quiet, tls_verify=tls_verify)

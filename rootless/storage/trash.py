@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 def discard(paths: Paths, path: str) -> None:
     """Take `path` out of the store and delete it. Raises StorageError when it cannot be taken."""
+    if take(paths, path):
+        empty(paths)
+
+
+def take(paths: Paths, path: str) -> bool:
+    """Only out of the store, for `empty` to delete later. False when there is nothing."""
     doomed = f"{paths.trash}/{path.rsplit('/', 1)[1]}.{os.getpid()}.{os.urandom(3).hex()}"
     try:
         os.makedirs(paths.trash, 0o711, exist_ok=True)
@@ -30,10 +36,10 @@ def discard(paths: Paths, path: str) -> None:
             # To move a directory is to write its `..`: only its owner may, or the namespace's root.
             _rename_inside(paths, path, doomed)
     except FileNotFoundError:
-        return
+        return False
     except OSError as e:
         raise StorageError(f"cannot remove {path}: {os_reason(e)}") from None
-    empty(paths)
+    return True
 
 
 def _rename_inside(paths: Paths, path: str, doomed: str) -> None:

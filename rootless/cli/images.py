@@ -1,0 +1,246 @@
+"""`rootless pull`, `images`, `rmi` and `tag`."""
+
+from __future__ import annotations
+
+import sys
+
+from rootless import paths as places
+from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
+from rootless.cli.ps import age, seconds_of, table
+from rootless.errors import NotFound, RootlessError, StorageError, UsageError
+from rootless.image import store
+from rootless.image.reference import familiar
+from rootless.image.store import Image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.image.remove import User
+    from rootless.paths import Paths
+
+FILTERS = ("before", "dangling", "label", "reference", "since")
+NONE = "<none>"
+HEADERS = {"ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT"}
+
+
+def pull(options: Options) -> int:
+    from rootless.image.pull import pull as pull_image
+
+    quiet = options.flag("quiet")
+    verify = options.value("tls-verify")
+    if verify not in (None, "true", "false"):
+        raise UsageError(f"invalid argument for --tls-verify: {verify}: neither true nor false")
+    try:
+        image = pull_image(places.of_this_user(), options.args[0],
+                           platform=options.value("platform") or "", quiet=quiet,
+                           tls_verify=None if verify is None else verify == "true",
+                           out=sys.stdout)
+    except UsageError as e:
+        # A name that cannot be is docker's 1, not its 125 for a bad flag.
+        e.exit_code = 1
+        raise
+    sys.stdout.write((image.id if quiet else image.name) + "\n")
+    return 0
+
+
+def tag(options: Options) -> int:
+    paths = places.of_this_user()
+    source, target = options.args
+    try:
+        image = store.find(paths, source)
+        if image is None:
+            raise NotFound(f"no such image: {source}", hint="rootless images lists what there is")
+        store.tag(paths, image, target)
+    except UsageError as e:
+        e.exit_code = 1
+        raise
+    return 0
+
+
+def rmi(options: Options) -> int:
+    """One that fails does not keep the others; with --force a missing one is only told."""
+    from rootless.__main__ import tell
+    from rootless.image.remove import remove
+
+    paths = places.of_this_user()
+    force = options.flag("force")
+    worst = 0
+    for name in options.args:
+        try:
+            said = remove(paths, name, _users(paths), force=force)
+            sys.stdout.write("".join(line + "\n" for line in said))
+            sys.stdout.flush()
+        except RootlessError as e:
+            tell(e)
+            if not (force and isinstance(e, NotFound)):
+                worst = 1
+    return worst
+
+
+def _users(paths: Paths) -> list[User]:
+    from rootless.container import store as containers
+    from rootless.image.remove import User
+
+    found = [User(c.name or c.id[:12], str(c.data["image_id"]), c.state().running)
+             for c in containers.every(paths)]
+    found.sort(key=lambda u: not u.running)
+    return found
+
+
+# ---- images ------------------------------------------------------------------------------------
+
+def images(options: Options) -> int:
+    paths = places.of_this_user()
+    everything = store.every(paths)
+    shown = _filtered(everything, paths, options)
+    cut = not options.flag("no-trunc")
+    rows = [_fields(i, cut=cut) for i in shown]
+    template = options.value("format")
+    if options.flag("quiet"):
+        out = list(dict.fromkeys(r["ID"] for r in rows))
+    elif template is not None:
+        from rootless.cli.template import render_rows
+
+        out = render_rows(template, rows, HEADERS)
+    else:
+        columns = {"REPOSITORY": "Repository", "TAG": "Tag", "DIGEST": "Digest",
+                   "IMAGE ID": "ID", "CREATED": "CreatedSince", "SIZE": "Size"}
+        if not options.flag("digests"):
+            del columns["DIGEST"]
+        out = table([tuple(columns), *(tuple(r[f] for f in columns.values()) for r in rows)])
+    sys.stdout.write("".join(line + "\n" for line in out))
+    _tell_damaged(shown)
+    return 0
+
+
+def _tell_damaged(shown: list[Image]) -> None:
+    from rootless.__main__ import tell
+
+    for image in shown:
+        if image.damaged:
+            name = image.shown
+            tell(StorageError(f"image {name} cannot be used: {image.damaged}",
+                              hint=f"rootless rmi {name}, then pull it again"))
+
+
+def _fields(image: Image, *, cut: bool) -> dict[str, str]:
+    """The names of docker's `images --format`."""
+    from rootless.image.progress import human
+
+    created = utc(str(image.config.get("created") or ""))
+    known = bool(created)
+    size = human(image.size)
+    return {
+        "ID": image.id[7:19] if cut else image.id,
+        "Repository": familiar(image.repository) or NONE,
+        "Tag": image.tag or NONE,
+        "Digest": image.source or NONE,
+        "CreatedSince": f"{age(created)} ago" if known else "N/A",
+        "CreatedAt": f"{created[:10]} {created[11:19]} +0000 UTC" if known else "N/A",
+        "Size": size,
+        "VirtualSize": size,
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
+        "Containers": "N/A",
+    }
+
+
+def utc(stamp: str) -> str:
+    """An RFC 3339 time with an offset, as `...Z`; "" where it cannot be read."""
+    base, sign = stamp, 0
+    if not stamp.endswith("Z") and len(stamp) > 25 - 6 and stamp[-6:-5] in ("+", "-"):
+        base, sign = stamp[:-6], -1 if stamp[-6] == "+" else 1
+    seconds = seconds_of(base)
+    if seconds <= 0:
+        return ""
+    if sign:
+        hours, _, minutes = stamp[-5:].partition(":")
+        if not (hours.isdigit() and minutes.isdigit()):
+            return ""
+        seconds += sign * (int(hours) * 3600 + int(minutes) * 60)
+    import time
+
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(seconds, 253402300799)))
+
+
+def _filtered(everything: list[Image], paths: Paths, options: Options) -> list[Image]:
+    """Filters of different keys must all hold; of `reference` any, of the others all."""
+    tests: list[Callable[[Image], bool]] = []
+    patterns = list(options.args)
+    for text in options.list("filter"):
+        key, eq, value = text.partition("=")
+        if not eq or key not in FILTERS:
+            raise UsageError(f"invalid filter: {text}", hint=", ".join(FILTERS))
+        if key == "reference":
+            patterns.append(value)
+        else:
+            tests.append(_test(key, value, everything, paths))
+    return [i for i in everything if all(t(i) for t in tests)
+            and (not patterns or any(_like(i, p) for p in patterns))]
+
+
+def _test(key: str, value: str, everything: list[Image], paths: Paths) -> Callable[[Image], bool]:
+    if key == "dangling":
+        if value.lower() not in ("true", "false", "1", "0"):
+            raise UsageError(f"invalid filter: dangling={value}", hint="true or false")
+        tagged = {i.id for i in everything if i.tag}
+        wanted = value.lower() in ("true", "1")
+        return lambda i: (i.id not in tagged) == wanted
+    if key == "label":
+        name, eq, text = value.partition("=")
+        return lambda i: _has_label(i, name, text if eq else None)
+    other = store.find(paths, value)
+    if other is None:
+        raise UsageError(f"invalid filter: {key}={value}: no such image")
+    limit = utc(str(other.config.get("created") or ""))
+
+    def compare(image: Image) -> bool:
+        mine = utc(str(image.config.get("created") or ""))
+        return image.id != other.id and (mine < limit if key == "before" else mine > limit)
+    return compare
+
+
+def _has_label(image: Image, name: str, text: str | None) -> bool:
+    labels = (image.config.get("config") or {}).get("Labels") or {}
+    return name in labels and text in (None, labels[name])
+
+
+def _like(image: Image, pattern: str) -> bool:
+    """A name with * ? [ ], as docker's path.Match has it: * does not cross a slash."""
+    from fnmatch import fnmatchcase
+
+    if not image.name:
+        return False
+    wanted = pattern.split("/")
+    for name in (image.shown, image.name):
+        for text in (name, familiar(image.repository), image.repository):
+            parts = text.split("/")
+            if len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted)):
+                return True
+    return False
+
+
+_PLATFORM = Option("platform", VALUE, "Platform of the image, as linux/arm64", metavar="PLATFORM")
+
+COMMANDS = {
+    "pull": Command("pull", "NAME[:TAG|@DIGEST]", "Download an image from a registry.", pull, (
+        _PLATFORM,
+        Option("quiet", FLAG, "Print the image's id only", "q"),
+        Option("tls-verify", VALUE, "Check the registry's certificate (default true)",
+               metavar="BOOL"),
+    ), least=1, most=1),
+    "images": Command("images", "[REPOSITORY[:TAG]]", "List images.", images, (
+        Option("all", FLAG, "Show all (there are no hidden ones)", "a"),
+        Option("digests", FLAG, "Show the digests in the registry"),
+        Option("filter", LIST, "Only those that match", "f", "KEY=VALUE"),
+        Option("format", VALUE, "Go template, or json", metavar="FORMAT"),
+        Option("no-trunc", FLAG, "Nothing shortened"),
+        Option("quiet", FLAG, "Ids only", "q"),
+    ), most=1),
+    "rmi": Command("rmi", "IMAGE [IMAGE...]", "Remove images.", rmi, (
+        Option("force", FLAG, "Also when it has several names or a stopped container", "f"),
+    ), least=1),
+    "tag": Command("tag", "IMAGE NAME[:TAG]", "Give an image another name.", tag,
+                   least=2, most=2),
+}

@@ -1,0 +1,385 @@
+"""A client of one repository in a registry: OCI distribution 1.1, Docker registry v2.
+
+    request(path)  ->  answer 200 or 206, or an error in the user's words
+
+One loop sends a request until it has an answer to give: it proves who we are (401), follows
+redirects (307, to a store elsewhere), waits when told to (429), and tries again what is likely to
+pass (5xx, connections that break). All of it is bounded.
+
+Who gets to see what:
+  * Authorization goes to the registry's own scheme, host and port only; a redirect elsewhere
+    gets none, and none leads from https to http.
+  * A password goes to the token server that the registry names, but never from a registry on
+    https to one on http.
+
+Plain http is for loopback addresses and where --tls-verify=false allows it. On loopback the first
+request goes out plainly, because a TLS server refuses that at once, while some plain servers
+would never answer a TLS greeting; nothing secret is in a first request. Elsewhere TLS is first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ProxyError,
+    SSLError,
+)
+
+from rootless.errors import AuthError, ImageError, NotFound, RegistryError, RootlessError
+from rootless.image import auth
+from rootless.image.network import (
+    challenges,
+    drain,
+    duration,
+    error_text,
+    is_loopback,
+    may_pass,
+    proxy_for,
+    reason,
+    retry_after,
+    tls_context,
+)
+from rootless.image.reference import DEFAULT_DOMAIN, Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from urllib3 import BaseHTTPResponse as Answer
+
+CONNECT_SECONDS = 15.0
+READ_SECONDS = 60.0
+PAUSES = (0.2, 0.6, 2.0, 4.0)       # before the second, third ... try
+LONGEST_WAIT = 90                   # that a registry may ask for; longer is an error at once
+MOST_WAITS = 4
+MOST_REDIRECTS = 5
+PASSING = frozenset((408, 500, 502, 503, 504))
+USER_AGENT = "rootless/0.1"
+
+
+class Registry:
+    """`tls_verify`: None for the default; False takes any certificate, and plain http.
+
+    `say` gets a line for the person while we wait.
+    """
+
+    def __init__(self, reference: Reference, *, tls_verify: bool | None, env: Mapping[str, str],
+                 home: str, say: Callable[[str], None]) -> None:
+        self.reference = reference
+        self._verify = tls_verify is not False
+        self._env = env
+        self._home = home
+        self._say = say
+        self.host = ("registry-1.docker.io" if reference.domain == DEFAULT_DOMAIN
+                      else reference.domain)
+        name = urlsplit("//" + self.host).hostname or ""
+        loopback = is_loopback(name) and tls_verify is not True
+        self._schemes = (["http", "https"] if loopback else ["https"] if self._verify
+                         else ["https", "http"])
+        self._settled = len(self._schemes) == 1
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._authorization = ""
+        self._tried_password = False
+        self._credentials: list[auth.Credentials | None] = []
+
+    def fork(self, say: Callable[[str], None]) -> Registry:
+        """For a child process: the same right to ask, connections of its own."""
+        twin = Registry(self.reference, tls_verify=None if self._verify else False,
+                        env=self._env, home=self._home, say=say)
+        twin._schemes, twin._settled = self._schemes, self._settled
+        twin._authorization = self._authorization
+        twin._credentials = self._credentials
+        return twin
+
+    @property
+    def base(self) -> str:
+        return f"{self._schemes[0]}://{self.host}"
+
+    def request(self, path: str, what: str, *, method: str = "GET", accept: str = "",
+                start: int = 0, stranger: bool = False) -> Answer:
+        """The answer to `/v2/<name><path>`, its body not read yet. `what` is for messages.
+
+        `start`: ask for the bytes from there on; the answer's status tells whether we get that.
+        `stranger`: 404 and 405 are answers too. Raises RegistryError, AuthError, NotFound.
+        """
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        if accept:
+            headers["Accept"] = accept
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        url = f"{self.base}/v2/{self.reference.path}{path}"
+        tries = waits = redirects = refusals = 0
+        while True:
+            own = self._is_own(url)
+            sent = dict(headers)
+            if own and self._authorization:
+                sent["Authorization"] = self._authorization
+            try:
+                answer = self._send(method, url, sent)
+            except (HTTPError, OSError) as e:
+                if own and not self._settled and self._other_scheme(e):
+                    url = f"{self.base}/v2/{self.reference.path}{path}"
+                    continue
+                if tries == len(PAUSES) or not may_pass(e, first=not self._settled):
+                    raise self.failure(what, e) from None
+                time.sleep(PAUSES[tries])
+                tries += 1
+                continue
+            status = answer.status
+            if own and not self._settled:
+                if status == 400 and self._schemes[0] == "http":
+                    # What a TLS server says to plain text.
+                    drain(answer)
+                    self._schemes.reverse()
+                    self._settled = True
+                    url = f"{self.base}/v2/{self.reference.path}{path}"
+                    continue
+                self._settled = True
+                self._schemes = self._schemes[:1]
+            if status in (200, 206) or (stranger and status in (404, 405)):
+                return answer
+            if status in (301, 302, 303, 307, 308) and redirects < MOST_REDIRECTS:
+                url = self._redirect(url, answer, what)
+                redirects += 1
+            elif status == 401 and own and refusals < 2:
+                refusals += 1
+                self._prove(answer, what)
+            elif status == 429 and waits < MOST_WAITS:
+                self._wait(answer, what, waits)
+                waits += 1
+            elif status in PASSING and tries < len(PAUSES):
+                time.sleep(max(PAUSES[tries], min(retry_after(answer) or 0, 10)))
+                tries += 1
+            else:
+                raise self._refused(answer, what)
+            drain(answer)
+
+    def small(self, path: str, what: str, *, accept: str = "", most: int) -> tuple[bytes, Answer]:
+        """A whole body of at most `most` bytes, and its answer. Raises ImageError for more."""
+        tries = 0
+        while True:
+            answer = self.request(path, what, accept=accept)
+            try:
+                body = answer.read(most + 1)
+                drain(answer)
+            except (HTTPError, OSError) as e:
+                if tries == len(PAUSES):
+                    raise self.failure(what, e) from None
+                time.sleep(PAUSES[tries])
+                tries += 1
+                continue
+            if len(body) > most:
+                raise ImageError(f"cannot get {what}: {self.host} sends more than {most} bytes")
+            return body, answer
+
+    # ---- connections ---------------------------------------------------------------------------
+
+    def _is_own(self, url: str) -> bool:
+        parts = urlsplit(url)
+        return parts.netloc == self.host and parts.scheme == self._schemes[0]
+
+    def _send(self, method: str, url: str, headers: Mapping[str, str], *,
+              body: str | None = None) -> Answer:
+        return self._pool(url).request(
+            method, url, headers=headers, body=body, redirect=False, retries=False,
+            preload_content=False, decode_content=False,
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS))
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        parts = urlsplit(url)
+        key = f"{parts.scheme}://{parts.netloc}"
+        pool = self._pools.get(key)
+        if pool is None:
+            context = tls_context(parts.netloc, self._env, self._home, verify=self._verify) \
+                if parts.scheme == "https" else None
+            proxy = proxy_for(url, self._env)
+            if proxy:
+                at = urlsplit(proxy)
+                known = {}
+                if at.username:
+                    known = urllib3.make_headers(
+                        proxy_basic_auth=f"{at.username}:{at.password or ''}")
+                # http:// where nothing is said, as curl and Go have it.
+                host = (at.hostname or "") + (f":{at.port}" if at.port else "")
+                pool = urllib3.ProxyManager(f"{at.scheme}://{host}", proxy_headers=known,
+                                            ssl_context=context)
+            else:
+                pool = urllib3.PoolManager(ssl_context=context)
+            self._pools[key] = pool
+        return pool
+
+    def _other_scheme(self, error: HTTPError | OSError) -> bool:
+        """True when the first try failed as it does where the other scheme is spoken."""
+        spoken = self._schemes[0]
+        self._settled = True
+        first, *rest = self._schemes
+        if not rest or isinstance(error, (ConnectTimeoutError, ProxyError)):
+            return False
+        certificate = isinstance(error, SSLError) and "CERTIFICATE_VERIFY" in str(error)
+        refused = isinstance(error, NewConnectionError)
+        if certificate or (refused and (spoken == "http" or ":" in self.host)):
+            # Nobody listens there, whatever is spoken.
+            return False
+        self._schemes = [*rest, first]
+        return True
+
+    def _redirect(self, url: str, answer: Answer, what: str) -> str:
+        target = urljoin(url, answer.headers.get("Location") or "")
+        parts = urlsplit(target)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RegistryError(f"cannot get {what}: {self.host} redirects to nowhere")
+        if parts.scheme == "http" and urlsplit(url).scheme == "https" and self._verify:
+            raise RegistryError(f"cannot get {what}: {self.host} redirects from https to plain "
+                                f"http at {parts.hostname}",
+                                hint="--tls-verify=false allows that")
+        return target
+
+    # ---- who we are ----------------------------------------------------------------------------
+
+    def _known(self) -> auth.Credentials | None:
+        if not self._credentials:
+            self._credentials.append(auth.credentials(
+                self.reference.domain, self.reference.path, self._env, self._home))
+        return self._credentials[0]
+
+    def _prove(self, answer: Answer, what: str) -> None:
+        """Answer the challenge of a 401. Raises AuthError when we have nothing (else) to say."""
+        offered = challenges(answer.headers.getlist("WWW-Authenticate"))
+        known = self._known()
+        if "bearer" in offered:
+            if known is not None and known.bearer:
+                token = known.bearer
+            else:
+                token = self._token(offered["bearer"], known, what)
+            if self._authorization == f"Bearer {token}":
+                raise self._denied(what, known)
+            self._authorization = f"Bearer {token}"
+        elif "basic" in offered:
+            if known is None or not known.user or self._tried_password:
+                raise self._denied(what, known)
+            self._tried_password = True
+            self._authorization = known.basic()
+        else:
+            raise AuthError(f"cannot get {what}: {self.host} asks for a kind of login that is "
+                            f"not supported: {', '.join(offered) or 'it does not say which'}")
+
+    def _denied(self, what: str, known: auth.Credentials | None) -> AuthError:
+        if known is None:
+            return AuthError(f"cannot get {what}: {self.host} wants a user name and password, or "
+                             "there is no such repository",
+                             hint=f"docker login {self.host} or podman login {self.host} stores "
+                                  "them where rootless finds them")
+        return AuthError(f"cannot get {what}: {self.host} refused the user name or password from "
+                         f"{known.origin}", hint=f"log in again: docker login {self.host}")
+
+    def _token(self, challenge: dict[str, str], known: auth.Credentials | None,
+               what: str) -> str:
+        """Ask the server that the registry names for a token to read this repository."""
+        realm = challenge.get("realm", "")
+        parts = urlsplit(realm)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RegistryError(f"cannot get {what}: {self.host} names no server to log in at")
+        if known is not None and parts.scheme == "http" and self._schemes[0] == "https":
+            raise AuthError(f"cannot get {what}: {self.host} wants the password sent over plain "
+                            f"http to {parts.hostname}: refused")
+        scope = challenge.get("scope") or f"repository:{self.reference.path}:pull"
+        fields = {"scope": scope}
+        if challenge.get("service"):
+            fields["service"] = challenge["service"]
+        headers = {"User-Agent": USER_AGENT}
+        method, url, body = "GET", realm, None
+        if known is not None and known.identity:
+            fields.update(grant_type="refresh_token", client_id="rootless",
+                          refresh_token=known.identity)
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            method, body = "POST", urlencode(fields)
+        else:
+            if known is not None:
+                headers["Authorization"] = known.basic()
+                fields["account"] = known.user
+            url += ("&" if parts.query else "?") + urlencode(fields)
+        answer = self._ask_token(method, url, headers, body, what)
+        if answer.status in (400, 401, 403):
+            raise self._denied(what, known)
+        if answer.status != 200:
+            raise RegistryError(f"cannot get {what}: the login server {parts.hostname} answered "
+                                f"{answer.status}")
+        try:
+            value = json.loads(answer.read(1 << 20))
+            token = value.get("token") or value.get("access_token")
+        except (ValueError, AttributeError, RecursionError, HTTPError):
+            token = None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise RegistryError(f"cannot get {what}: the login server {parts.hostname} gave no "
+                                "token")
+        return token
+
+    def _ask_token(self, method: str, url: str, headers: dict[str, str], body: str | None,
+                   what: str) -> Answer:
+        tries = waits = 0
+        while True:
+            try:
+                answer = self._send(method, url, headers, body=body)
+            except (HTTPError, OSError) as e:
+                if tries == len(PAUSES) or not may_pass(e, first=False):
+                    raise self.failure(what, e, urlsplit(url).netloc) from None
+                time.sleep(PAUSES[tries])
+                tries += 1
+                continue
+            if answer.status == 429 and waits < MOST_WAITS:
+                self._wait(answer, what, waits)
+                waits += 1
+            elif answer.status in PASSING and tries < len(PAUSES):
+                time.sleep(PAUSES[tries])
+                tries += 1
+            else:
+                return answer
+            drain(answer)
+
+    # ---- what went wrong -----------------------------------------------------------------------
+
+    def _wait(self, answer: Answer, what: str, waits: int) -> None:
+        asked = retry_after(answer)
+        seconds = 2 ** (waits + 1) if asked is None else asked
+        if seconds > LONGEST_WAIT:
+            raise RegistryError(f"cannot get {what}: {self.host} has had too many requests from "
+                                f"here and wants us to wait {duration(seconds)}",
+                                hint="try again then; many registries allow more after a login")
+        self._say(f"{self.host} has had too many requests from here: waiting "
+                  f"{duration(seconds)}")
+        time.sleep(seconds)
+
+    def _refused(self, answer: Answer, what: str) -> RootlessError:
+        detail = error_text(answer)
+        status = answer.status
+        if status == 404:
+            return NotFound(f"cannot get {what}: {self.host} has no such image"
+                            + (f": {detail}" if detail else ""))
+        if status in (401, 403):
+            return AuthError(f"cannot get {what}: {self.host} does not allow it"
+                             + (f": {detail}" if detail else ""),
+                             hint=f"docker login {self.host} or podman login {self.host}")
+        if status == 429:
+            return RegistryError(f"cannot get {what}: {self.host} has had too many requests "
+                                 "from here",
+                                 hint="try again later; many registries allow more after a login")
+        return RegistryError(f"cannot get {what}: {self.host} answered {status}"
+                             + (f": {detail}" if detail else ""))
+
+    def failure(self, what: str, error: HTTPError | OSError, host: str = "") -> RegistryError:
+        """A connection that failed, in words."""
+        host = host or self.host
+        hint = None
+        if isinstance(error, SSLError) and "CERTIFICATE_VERIFY" in str(error):
+            hint = (f"put the authority's certificate into ~/.config/containers/certs.d/{host}/"
+                    "ca.crt, or use --tls-verify=false")
+        elif isinstance(error, SSLError) and "WRONG_VERSION" in str(error):
+            hint = "--tls-verify=false allows plain http"
+        return RegistryError(f"cannot get {what}: {host}: {reason(error)}", hint=hint)

@@ -107,12 +107,42 @@ bash_file=$data/bash-completion/completions/rootless
 zsh_file=$data/zsh/site-functions/_rootless
 fish_file=$data/fish/vendor_completions.d/rootless.fish
 
+# One run at a time: the lock is on the open file 9, which this shell keeps until it ends.
+lock() {        # the Python that asks for it
+    while :; do
+        make_dir "$base"
+        exec 9>>"$base/.lock"
+        # A run that uninstalled while we waited took the file away: then once more. Filesystems
+        # without locks, which are few, have to do without.
+        "$1" -I -S -c 'import fcntl, os, sys
+try: fcntl.flock(9, fcntl.LOCK_EX)
+except OSError: sys.exit(0)
+try: sys.exit(0 if os.path.samestat(os.fstat(9), os.stat(sys.argv[1])) else 3)
+except FileNotFoundError: sys.exit(3)
+' "$base/.lock" || [ $? != 3 ] || continue
+        return 0
+    done
+}
+
+make_dir() {    # mkdir -p that remembers in $made what it had to make, for --uninstall
+    if [ ! -d "$1" ]; then
+        make_dir "$(dirname -- "$1")"
+        mkdir -- "$1" 2>/dev/null || [ -d "$1" ] || die "cannot make the directory $1"
+        made="$made$1
+"
+    fi
+}
+made=''
+
 ours() { [ -f "$1" ] && grep -q "$mark" "$1"; }
 
 # ---- uninstall ---------------------------------------------------------------------------------
 
 if [ -n "$uninstall" ]; then
     found=
+    if [ -w "$base" ]; then
+        lock "$(command -v python3 || echo /usr/bin/python3)"
+    fi
     for file in "$launcher" "$bash_file" "$zsh_file" "$fish_file"; do
         if ours "$file"; then
             rm -f -- "$file"
@@ -121,7 +151,6 @@ if [ -n "$uninstall" ]; then
             say "left alone, as this script did not make it: $file"
         fi
     done
-    made=
     [ ! -e "$base/venv/made" ] || made=$(cat "$base/venv/made")
     for tree in "$base/venv" "$base"/.venv-*; do
         if [ -e "$tree" ] || [ -L "$tree" ]; then
@@ -129,6 +158,7 @@ if [ -n "$uninstall" ]; then
             found=yes
         fi
     done
+    rm -f -- "$base/.lock"
     # Directories that the first run had to make, the deepest first, if nothing else came in.
     printf '%s\n' "$made" | sort -r | while IFS= read -r dir; do
         [ -z "$dir" ] || rmdir -- "$dir" 2>/dev/null || true
@@ -238,20 +268,11 @@ tmp=$(mktemp -d) || die "cannot make a temporary directory" "export TMPDIR=DIREC
 new=''
 finish() {
     rm -rf -- "$tmp"
-    [ -z "$new" ] || [ -e "$new/complete" ] || rm -rf -- "$new"
+    [ -z "$new" ] || rm -rf -- "$new"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
-make_dir() {    # mkdir -p that remembers what it had to make, for --uninstall
-    if [ ! -d "$1" ]; then
-        make_dir "$(dirname -- "$1")"
-        mkdir -- "$1" 2>/dev/null || die "cannot make the directory $1"
-        printf '%s\n' "$1" >>"$tmp/made"
-    fi
-}
-
-[ ! -e "$base/venv/made" ] || cp -- "$base/venv/made" "$tmp/made"
 if [ ! -d "$base" ]; then
     make_dir "$base"
     chmod 0711 "$base"          # as the store, whose files belong to several ids
@@ -265,6 +286,7 @@ fi
 for dir in "$base" "$bin"; do
     [ -w "$dir" ] || die "cannot write in $dir" "./install.sh --prefix DIR"
 done
+lock "$python"
 
 enough_space "$base" "./install.sh --prefix DIR"
 enough_space "$tmp" "export TMPDIR=DIRECTORY"
@@ -352,9 +374,9 @@ cp -- "$here/LICENSE" "$new/"
 
 # -I -S: no search for site packages, user packages or settings, which costs a fifth of the start
 # of a command. A `#!` line takes one argument, 127 bytes and no spaces; else the shell does it.
-made=$new/bin/rootless        # not in $tmp, from where programs may be forbidden to run
+start=$new/bin/rootless       # not in $tmp, from where programs may be forbidden to run
 mkdir -p -- "$new/bin"
-"$python" -I - "$python" "$site" "$mark" >"$made" <<'PYTHON'
+"$python" -I - "$python" "$site" "$mark" >"$start" <<'PYTHON'
 import os, shlex, sys
 python, site, mark = sys.argv[1:]
 mine = sys.version_info[:2]
@@ -376,8 +398,8 @@ else:
     text = f'#!/bin/sh\n# {mark}\nexec {shlex.quote(python)} -I -S -c {shlex.quote(code)} "$@"\n'
 sys.stdout.buffer.write(os.fsencode(text))
 PYTHON
-chmod 0755 "$made"
-"$made" version >"$tmp/version" || die "the new installation does not work" \
+chmod 0755 "$start"
+"$start" version >"$tmp/version" || die "the new installation does not work" \
     "the old one, if any, was left as it was"
 
 # ---- the swap ----------------------------------------------------------------------------------
@@ -392,31 +414,28 @@ put() {         # file, destination: appears whole or not at all
 
 for shell in bash zsh fish; do
     # click asks bash for its version and complains on stderr where there is none.
-    { _ROOTLESS_COMPLETE=${shell}_source "$made" && echo "# $mark"; } \
+    { _ROOTLESS_COMPLETE=${shell}_source "$start" && echo "# $mark"; } \
         >"$tmp/$shell" 2>/dev/null || die "cannot make the completion for $shell"
 done
 put "$tmp/bash" "$bash_file"
 put "$tmp/zsh" "$zsh_file"
 put "$tmp/fish" "$fish_file"
 
-sort -u "$tmp/made" >"$new/made" 2>/dev/null || : >"$new/made"
-: >"$new/complete"
-put "$made" "$launcher"
+before=''
+[ ! -e "$base/venv/made" ] || before=$(cat "$base/venv/made")
+printf '%s\n%s' "$before" "$made" | sort -u >"$new/made"
+put "$start" "$launcher"
+current=$new
+new=''          # finished: to stay
 old=$(readlink -- "$base/venv" || true)
 ln -s -- "$name" "$base/.venv-link-$$"
 # mv would follow a link to a directory; rename(2) does not.
 "$python" -I -c 'import os, sys; os.rename(*sys.argv[1:])' "$base/.venv-link-$$" "$base/venv"
 for tree in "$base"/.venv-*; do
-    owner=${tree##*/.venv-}
-    owner=${owner%%-*}
-    case ${tree##*/} in
-        "$name"|"$old") continue ;;
-    esac
-    # Another run that is still at work keeps its own.
-    if [ -e "$tree/complete" ] || [ -L "$tree" ] || ! kill -0 "$owner" 2>/dev/null; then
-        rm -rf -- "$tree"
-    fi
+    # What is neither was left by a run that was killed, or came before the last.
+    [ "$tree" = "$current" ] || [ "${tree##*/}" = "$old" ] || rm -rf -- "$tree"
 done
+exec 9>&-
 
 # ---- what can be done now ----------------------------------------------------------------------
 

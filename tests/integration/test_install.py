@@ -189,6 +189,17 @@ def test_a_run_that_is_killed_leaves_the_installation_as_it_was(account: Account
     assert account.environments() == sorted({kept, os.readlink(account.base / "venv")})
 
 
+def test_runs_at_the_same_time_take_turns(account: Account) -> None:
+    running = [subprocess.Popen([account.project / "install.sh", "--find-links", account.wheels],
+                                env=account.env, cwd=account.home, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait(120) for process in running] == [0, 0, 0]
+    assert account.version() == "rootless version 0.1.0"
+    assert len(account.environments()) == 2
+    account.install("--uninstall")
+    assert not (account.home / ".local").exists()
+
+
 def test_uninstalling_keeps_images_and_containers_and_says_where_they_are(
         account: Account) -> None:
     account.install()

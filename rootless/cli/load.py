@@ -28,15 +28,19 @@ def _progress(options: Options) -> Callable[[str], None] | None:
 
 
 def load(options: Options) -> int:
-    from rootless.image import archive
+    from rootless.image import archive, gc
 
     paths = places.of_this_user()
     paths.ensure()
     directory, fd = archive.open_input(options.value("input") or "-")
-    with store.hold(paths):
-        loaded = archive.load(paths, keeper.open_userns(paths), directory, fd,
-                              platform=options.value("platform") or "",
-                              progress=_progress(options))
+    try:
+        with store.hold(paths):
+            loaded = archive.load(paths, keeper.open_userns(paths), directory, fd,
+                                  platform=options.value("platform") or "",
+                                  progress=_progress(options))
+    finally:
+        # Blobs that turned out to belong to no image, all of them when it failed.
+        gc.sweep(paths, patience=0)
     for name, image in loaded:
         sys.stdout.write(f"Loaded image: {familiar(name)}\n" if name
                          else f"Loaded image ID: {image.id}\n")
@@ -44,7 +48,7 @@ def load(options: Options) -> int:
 
 
 def import_(options: Options) -> int:
-    from rootless.image import archive, rootfs
+    from rootless.image import archive, gc, rootfs
 
     paths = places.of_this_user()
     paths.ensure()
@@ -57,11 +61,15 @@ def import_(options: Options) -> int:
             raise UsageError(f"cannot import {origin}: it is a directory",
                              hint=f"tar -C {origin} -c . | rootless import -")
         source = rootfs.read_from(fd, origin)
-    with store.hold(paths):
-        image = rootfs.make(paths, keeper.open_userns(paths), source,
-                            name=options.args[1] if len(options.args) > 1 else "", origin=origin,
-                            lines=options.list("change"), message=options.value("message") or "",
-                            platform=options.value("platform") or "")
+    try:
+        with store.hold(paths):
+            image = rootfs.make(paths, keeper.open_userns(paths), source, origin=origin,
+                                name=options.args[1] if len(options.args) > 1 else "",
+                                lines=options.list("change"),
+                                message=options.value("message") or "",
+                                platform=options.value("platform") or "")
+    finally:
+        gc.sweep(paths, patience=0)
     sys.stdout.write(f"{image.id}\n")
     return 0
 

@@ -121,8 +121,8 @@ class Reader:
 
     def body(self) -> Iterator[memoryview]:
         """What is left of the current entry's data, in views of the stream."""
-        while found := self.pieces():
-            yield from found
+        while found := self.pieces(1):
+            yield found[0]
 
     def pieces(self, most: int = 512) -> list[memoryview]:
         """The next views of the body, at most `most`, for writev(2); empty at its end."""

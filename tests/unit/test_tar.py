@@ -281,6 +281,14 @@ def test_one_entry_may_be_left_unread() -> None:
     assert [e.name for e in reader] == [b"a", b"b"]
 
 
+def test_a_body_may_be_read_in_parts() -> None:
+    reader = Reader(chunked(header(b"a", size=octal(1000)) + padded(bytes(range(250)) * 4) + END,
+                            100))
+    next(reader)
+    first = next(reader.body())
+    assert bytes(first) + b"".join(reader.body()) == bytes(range(250)) * 4
+
+
 # ---- sparse files ------------------------------------------------------------------------------
 
 EXTENTS = [(0, 4), (1000, 6)]

@@ -37,18 +37,19 @@ _AHEAD = 8
 _READ = 1 << 18
 
 
-def run(userns: Userns, place: str, layers: str, data: int, control: int, lock: int,
+def run(userns: Userns, inside: int, place: str, layers: str, data: int, control: int, lock: int,
         blob_size: int, stamp: bytes) -> NoReturn:
-    """Of the forked child. `place` becomes its root and, when told, a layer in `layers`."""
+    """Of the forked child. `inside` is open at `place`, which becomes its root and, when told to,
+    a layer in `layers`."""
     try:
         # Ctrl-C reaches the whole process group; the parent tells what became of it.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         parent = os.open(os.path.dirname(place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         target = os.open(layers, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _keep_only({data, control, lock, parent, target, userns.fd})
+        _keep_only({inside, data, control, lock, parent, target, userns.fd})
         with socket.socket(fileno=control) as talk:
             try:
-                size, digest, writer = _unpack(userns, place, data, blob_size)
+                size, digest, writer = _unpack(userns, inside, data, blob_size)
                 os.setxattr(".", "user.rootless.size", str(size).encode())
                 os.setxattr(".", "user.rootless.map", stamp)
                 writer.finish_root()
@@ -82,15 +83,15 @@ def _keep_only(wanted: set[int]) -> None:
     linux.close_range(last + 1)
 
 
-def _unpack(userns: Userns, place: str, data: int, blob_size: int) -> tuple[int, str, Writer]:
+def _unpack(userns: Userns, inside: int, data: int, blob_size: int) -> tuple[int, str, Writer]:
     keeper.enter(userns)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     os.umask(0)
-    os.chdir(place)
-    source = _Source(data, blob_size)
+    os.fchdir(inside)
+    source = Source(data, blob_size)
     chunks = inflate(source.read)
     os.chroot(".")
-    stage = _Stage(chunks, source)
+    stage = Stage(chunks, source)
     writer = Writer(userns.uids, userns.gids)
     reader = Reader(stage.chunks())
     writer.write(reader)
@@ -98,12 +99,13 @@ def _unpack(userns: Userns, place: str, data: int, blob_size: int) -> tuple[int,
     return writer.written, "sha256:" + stage.digest.hexdigest(), writer
 
 
-class _Source:
-    """Compressed bytes from the pipe, counted."""
+class Source:
+    """Compressed bytes from the pipe, counted. `most`: how much may be made of them."""
 
-    def __init__(self, fd: int, blob_size: int) -> None:
+    def __init__(self, fd: int, blob_size: int, floor: int = FLOOR) -> None:
         self._fd = fd
         self._expected = blob_size
+        self._floor = floor
         self._read = 0
 
     def read(self) -> bytes:
@@ -113,16 +115,16 @@ class _Source:
 
     @property
     def most(self) -> int:
-        return max(FLOOR, MOST_TIMES * max(self._expected, self._read))
+        return max(self._floor, MOST_TIMES * max(self._expected, self._read))
 
 
-class _Stage:
+class Stage:
     """A thread that inflates and hashes while the main thread writes files.
 
     Inflating, hashing and system calls release the interpreter's lock, so two cores are used.
     """
 
-    def __init__(self, chunks: Iterator[bytes], source: _Source) -> None:
+    def __init__(self, chunks: Iterator[bytes], source: Source) -> None:
         self.digest = hashlib.sha256()
         self._chunks = chunks
         self._source = source
@@ -139,8 +141,8 @@ class _Stage:
                 total += len(chunk)
                 if total > self._source.most:
                     raise ImageError(
-                        f"the layer is refused: it unpacks to more than {self._source.most >> 30} "
-                        f"GiB, {MOST_TIMES} times its size")
+                        "the layer is refused: it unpacks to more than "
+                        f"{self._source.most >> 20} MiB, which no honest one of its size does")
                 self.digest.update(chunk)
                 self._queue.put(chunk)
             last = None

@@ -2,7 +2,8 @@
 
     parent                     child, made by fork
       write(bytes) --pipe-->     inflate + sha256 (thread)  -->  tar  -->  files
-      finish()     <--socket-->  "done SIZE DIGEST", then "publish HEX" and the rename
+      finish()     <--socket---  "done SIZE DIGEST"
+      rename to layers/<hex>; where only the directory's owner may, "publish HEX" asks the child
 
 The child joins the user's namespace, so that files can have their owners, and makes the fresh
 directory its root before it looks at a single byte: no name in a tar can lead out of there. It
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from rootless.paths import Paths
     from rootless.userns.keeper import Userns
+    from rootless.userns.subid import Extent
 
 MAP = "user.rootless.map"
 SIZE = "user.rootless.size"
@@ -96,6 +98,11 @@ def _drop(lock: Lock) -> None:
 def _map_of(userns: Userns) -> bytes:
     return ("u " + ",".join(e.line() for e in userns.uids)
             + " g " + ",".join(e.line() for e in userns.gids)).encode()
+
+
+def _outside(extents: tuple[Extent, ...]) -> int:
+    """Which id is the namespace's 0."""
+    return next(e.outside for e in extents if e.inside == 0)
 
 
 def _attribute(userns: Userns, path: str, name: str) -> bytes | None:
@@ -177,10 +184,12 @@ class Unpacker:
         try:
             trash.discard(self._paths, place)
             os.mkdir(place, 0o700)
-            # A store in a directory shared by a group would pass on that group.
-            os.chown(place, -1, os.getegid())
+            # The namespace's root, which is another id when root itself is the user; and not the
+            # group that a store in a directory shared by a group would pass on.
+            os.chown(place, _outside(self._userns.uids), _outside(self._userns.gids))
             os.chmod(place, 0o700)
             os.setxattr(place, MAP, b"unfinished")
+            inside = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
             if e.errno == errno.ENOTSUP:
                 raise StorageError(
@@ -197,9 +206,10 @@ class Unpacker:
             pass                                        # over the user's share: it works slower
         self._pid = os.fork()
         if self._pid == 0:
-            extraction.run(self._userns, place, self._paths.layers, r, theirs.detach(),
+            extraction.run(self._userns, inside, place, self._paths.layers, r, theirs.detach(),
                            self._lock.fileno(), blob_size, _map_of(self._userns))
         os.close(r)
+        os.close(inside)
         theirs.close()
         self._data = w
         self._control = ours
@@ -258,6 +268,14 @@ class Unpacker:
             self._lock = None
 
     def _publish(self, digest: str) -> None:
+        try:
+            os.rename(f"{self._paths.tmp}/{self._token}", self._paths.layer(digest))
+            return
+        except PermissionError:
+            # To move a directory is to write its `..`, which takes its owner: the child.
+            pass
+        except OSError as e:
+            raise StorageError(f"cannot publish layer {digest}: {os_reason(e)}") from None
         try:
             self._control.send(f"publish {digest[7:]}".encode())
         except BrokenPipeError:

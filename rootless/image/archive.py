@@ -81,6 +81,8 @@ class _Archive:
                 if kept > _MOST_TEXT:
                     raise ImageError("the archive is refused: it has more than "
                                      f"{_MOST_TEXT >> 20} MiB of JSON")
+        # To the end, where compression keeps its checksum; and the writer of a pipe is not cut off.
+        reader.drain()
 
     def _take(self, name: str, size: int, reader: Reader) -> int:
         """Keep a member; the bytes of memory it takes."""

@@ -16,7 +16,7 @@ from tests.integration.support.debian import SLIM, SUITE, mmdebstrap
 
 PACKAGES = ("systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,fuse3,iproute2,"
             "procps,python3,linux-image-cloud-amd64")
-SIZE = "2G"     # sparse: what the cases write is thrown away with the machine
+SIZE = "4G"     # sparse: what the cases write is thrown away with the machine
 
 # One service runs what the second drive says and turns the machine off, whatever happened.
 SERVICE = """\

@@ -34,7 +34,7 @@ class Ended(NamedTuple):
     def __str__(self) -> str:
         how = f"was stopped after {self.seconds:.0f} s" if self.timed_out else \
             f"ended after {self.seconds:.0f} s"
-        tail = "\n".join(self.console.splitlines()[-TAIL:])
+        tail = "\n".join([line for line in self.console.splitlines() if line][-TAIL:])
         return f"the machine {how}; the last lines of its console:\n{tail}"
 
 

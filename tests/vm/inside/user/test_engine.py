@@ -17,7 +17,7 @@ def found(cli: Cli) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["user namespaces", "user ids", "store", "overlay", "system calls",
-                                  "seccomp", "run directory", "FUSE", "after logout"])
+                                  "seccomp", "run directory", "FUSE", "TUN", "after logout"])
 def test_the_doctor_finds(found: dict[str, dict[str, str]], name: str) -> None:
     assert found[name]["status"] == "ok", found[name]
 
@@ -65,6 +65,11 @@ def test_an_exit_code_passes_through(cli: Cli, code: int) -> None:
 
 def test_a_command_that_does_not_exist_is_127(cli: Cli) -> None:
     cli.fails(127, "run", "--rm", "host", "/no/such/command", says="/no/such/command")
+
+
+def test_the_host_is_not_written_to(cli: Cli) -> None:
+    cli.ok("run", "--rm", "host", "sh", "-c", "echo changed >/etc/hostname")
+    assert Path("/etc/hostname").read_text() == "machine\n"
 
 
 def test_nothing_is_left_after_the_containers(cli: Cli) -> None:

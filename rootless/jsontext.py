@@ -55,7 +55,13 @@ def loads(data: bytes | str) -> Any:
     while at < length and text[at] in _SPACE:
         at += 1
     try:
-        value, at = _scan(text, at)
+        try:
+            value, at = _scan(text, at)
+        except SystemError:
+            # The scanner found a fault, and no json.decoder loaded to raise its exception.
+            import json.decoder
+
+            value, at = _scan(text, at)
     except StopIteration:
         raise ValueError("not JSON") from None
     except RecursionError:

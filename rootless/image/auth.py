@@ -24,7 +24,6 @@ import time
 
 from rootless.errors import AuthError, os_reason
 from rootless.files import read_bytes
-from rootless.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,18 +35,18 @@ HUB = "https://index.docker.io/v1/"
 HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
-@record(frozen=True)
 class Credentials:
     """A user and password, an identity token to be traded for one, or a ready bearer token.
 
-    `origin`: the file or helper it came from, for messages.
+    `origin`: the file or helper it came from, for messages. No record: that would show itself.
     """
 
-    user: str
-    password: str
-    identity: str
-    bearer: str
-    origin: str
+    def __init__(self, user: str, password: str, identity: str, bearer: str, origin: str) -> None:
+        self.user = user
+        self.password = password
+        self.identity = identity
+        self.bearer = bearer
+        self.origin = origin
 
     def __repr__(self) -> str:
         return f"Credentials(from {self.origin})"

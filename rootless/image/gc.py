@@ -98,6 +98,7 @@ def _sweep(paths: Paths) -> list[str]:
     layers: set[str] = set()
     for entry in store.read_index(paths):
         _mark(paths, entry["digest"], blobs, layers)
+        blobs.add(store.annotation(entry, store.ORIGINAL))
     held = _held_by_containers(paths)
     gone = []
     for name in _entries(paths.layers):

@@ -82,7 +82,8 @@ def parse_platform(text: str) -> Platform:
     if not text:
         return normal("linux", here)
     parts = text.lower().split("/")
-    if not all(p and all(c.isalnum() or c in "_-." for c in p) for p in parts) or len(parts) > 3:
+    if len(parts) > 3 or not all(p[:1].isalnum() and all(c.isalnum() or c in "_-." for c in p)
+                                 for p in parts):
         raise UsageError(f"invalid platform: {text}", hint="--platform linux/amd64")
     if len(parts) == 1:
         return normal("linux", here) if parts[0] == "linux" else normal("linux", parts[0])
@@ -205,6 +206,20 @@ def image_manifest(manifest: dict[str, Any], what: str) -> tuple[Descriptor, lis
                              f"{layer.media_type[:100]}")
         layers.append(layer)
     return config, layers
+
+
+_AS_OCI = {DOCKER_MANIFEST: OCI_MANIFEST, DOCKER_CONFIG: OCI_CONFIG,
+           **{DOCKER + "image.rootfs.diff.tar" + c: OCI + "layer.v1.tar" + c.replace(".", "+")
+              for c in ("", ".gzip", ".zstd")}}
+
+
+def as_oci(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A checked manifest of Docker's schema 2 in OCI's words: the blobs are the same."""
+    def renamed(value: dict[str, Any]) -> dict[str, Any]:
+        return {**value, "mediaType": _AS_OCI.get(value["mediaType"], value["mediaType"])}
+
+    return {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": renamed(manifest["config"]),
+            "layers": [renamed(layer) for layer in manifest["layers"]]}
 
 
 _TEXT = ("User", "WorkingDir", "StopSignal")

@@ -127,7 +127,9 @@ def reason(error: BaseException) -> str:
             return f"TLS: {(cause.reason or 'failed').replace('_', ' ').lower()}"
         if isinstance(cause, OSError) and cause.strerror:
             return os_reason(cause)
-        if isinstance(cause, (ReadTimeoutError, ConnectTimeoutError, TimeoutError)):
+        # What urllib3 calls new is every connection that could not be made, not only a slow one.
+        if isinstance(cause, (ReadTimeoutError, ConnectTimeoutError, TimeoutError)) \
+                and not isinstance(cause, NewConnectionError):
             return "no answer in time"
         if type(cause).__name__ in ("IncompleteRead", "RemoteDisconnected", "InvalidChunkLength"):
             best = "the connection broke"

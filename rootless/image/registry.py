@@ -220,10 +220,11 @@ class Registry:
         spoken = self._schemes[0]
         self._settled = True
         first, *rest = self._schemes
-        if not rest or isinstance(error, (ConnectTimeoutError, ProxyError)):
+        refused = isinstance(error, NewConnectionError)
+        slow = isinstance(error, (ConnectTimeoutError, ProxyError)) and not refused
+        if not rest or slow:
             return False
         certificate = isinstance(error, SSLError) and "CERTIFICATE_VERIFY" in str(error)
-        refused = isinstance(error, NewConnectionError)
         if certificate or (refused and (spoken == "http" or ":" in self.host)):
             # Nobody listens there, whatever is spoken.
             return False

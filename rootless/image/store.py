@@ -5,7 +5,8 @@
     images/blobs/sha256/<hex>   manifests, configurations, layers as they came
     layers/<hex of diffID>/     unpacked, for the overlay
 
-Any OCI tool can read it in place. A name appears in index.json when all that it needs is there;
+Any OCI tool can read it in place; therefore a manifest of Docker's schema 2 is put into OCI's
+words, and kept beside as it came. A name appears in index.json when all that it needs is there;
 what no name and no container needs is removed by `rootless.image.gc`. Two locks:
 
     .index.lock     exclusive, while index.json is replaced. Readers need none: it is a rename.
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 NAME = "org.opencontainers.image.ref.name"
 # The digest under which the registry knows it: of the list of platforms, where there is one.
 SOURCE = "org.rootless.source"
+# Docker's manifest that was put into OCI's words.
+ORIGINAL = "org.rootless.original"
 SIZE = "org.rootless.size"
 
 # Files in tmp/: blobs on their way in, and the beginnings of downloads, which outlive a command.
@@ -290,7 +293,8 @@ def _by_name(entries: list[Entry], name: str) -> Entry | None:
     for entry in entries:
         full = name_of(entry)
         if full and parse(full).repository == wanted.repository \
-                and wanted.digest in (entry["digest"], annotation(entry, SOURCE)):
+                and wanted.digest in (entry["digest"], annotation(entry, SOURCE),
+                                      annotation(entry, ORIGINAL)):
             return entry
     return None
 
@@ -322,16 +326,23 @@ def publish(paths: Paths, reference: str, descriptor: dict[str, Any], *, source:
     digest the registry gave. The caller holds `hold`.
     """
     full = parse(reference).named().full if reference else ""
+    original = ""
     entry: Entry = {k: descriptor[k] for k in ("mediaType", "digest", "size")}
     image = load(paths, entry)
+    if entry["mediaType"] == manifests.DOCKER_MANIFEST:
+        original = entry["digest"]
+        text = jsontext.dumps(manifests.as_oci(image.manifest)).encode()
+        entry = {"mediaType": manifests.OCI_MANIFEST, "digest": put_blob(paths, text),
+                 "size": len(text)}
     for digest in image.blobs:
         if not os.path.exists(blob_path(paths, digest)):
             raise StorageError(f"image {familiar(full)} lacks its blob {digest}")
     system = platform_of(image.config)
     entry["platform"] = {"architecture": system.architecture, "os": system.os,
                          **({"variant": system.variant} if system.variant else {})}
-    entry["annotations"] = {k: v for k, v in ((NAME, full), (SOURCE, source),
-                                              (SIZE, str(_size(paths, image)))) if v}
+    entry["annotations"] = {k: v for k, v in (
+        (NAME, full), (SOURCE, source), (ORIGINAL, original), (SIZE, str(_size(paths, image))))
+        if v}
     _note_blobs(paths, image)
     with index_lock(paths):
         write_index(paths, _with(read_index(paths), entry, full))
@@ -363,7 +374,8 @@ def tag(paths: Paths, image: Image, name: str) -> None:
                     and _manifest_of(paths, e) == image.digest), None)
         if old is None:
             raise NotFound(f"no such image: {image.shown}: it was removed meanwhile")
-        values = {k: v for k, v in old.get("annotations", {}).items() if k in (SIZE, SOURCE)}
+        values = {k: v for k, v in old.get("annotations", {}).items()
+                  if k in (SIZE, SOURCE, ORIGINAL)}
         if wanted.repository != image.repository:
             values.pop(SOURCE, None)        # that repository may not hold it
         write_index(paths, _with(entries, {**old, "annotations": {NAME: full, **values}}, full))

@@ -57,3 +57,15 @@ def test_the_json_package_is_not_imported() -> None:
                            str(Path(__file__).resolve().parents[2])],
                           capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("text", ["{", "[1", '{"a":1', '"x', "[1,]", '{"a" 1}', "[" * 200_000])
+def test_faults_are_told_with_no_json_package_loaded(text: str) -> None:
+    """The C scanner by itself knows no exception to raise for most of them."""
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); from rootless import jsontext as j\n"
+            "try: j.loads(sys.stdin.read())\n"
+            "except ValueError: print('refused')")
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code,
+                           str(Path(__file__).resolve().parents[2])],
+                          input=text, capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n", done.stderr

@@ -64,17 +64,18 @@ def pull(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
 def memory(ours: Engine, theirs: Engine, image: str, count: int) -> tuple[float, float]:
     """Proportional set size, in MB, of what stays for one idle container, of `count`."""
     found = []
-    for engine, marks in ((ours, ("rootless",)), (theirs, ("conmon",))):
-        before = _monitors(marks)
+    for engine, words in ((ours, ("rootless", "sleep")), (theirs, ("conmon",))):
+        before = _monitors(words)
         for n in range(count):
             engine("run", "-d", "--network", "none", "--name", f"m{n}", image, "sleep", "1000")
-        new = _monitors(marks) - before
+        new = _monitors(words) - before
         found.append(sum(_pss(pid) for pid in new) / count / 1024)
         engine("rm", "-f", *(f"m{n}" for n in range(count)))
     return found[0], found[1]
 
 
-def _monitors(marks: tuple[str, ...]) -> set[int]:
+def _monitors(words: tuple[str, ...]) -> set[int]:
+    """Our processes whose command line has all the words."""
     found = set()
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
@@ -83,7 +84,7 @@ def _monitors(marks: tuple[str, ...]) -> set[int]:
                 mine = os.stat(f"/proc/{name}").st_uid == os.getuid()
             except OSError:
                 continue
-            if mine and any(mark in line for mark in marks) and "sleep" in line:
+            if mine and all(word in line for word in words):
                 found.add(int(name))
     return found
 

@@ -48,8 +48,6 @@ class Engine:
         return taken
 
     def remove(self) -> None:
-        subprocess.run([*self.program, "rm", "-f", "-a"] if self.name == "podman" else
-                       ["true"], env=self.env, capture_output=True, check=False)
         for pid, line in leftovers.descendants().items():
             if str(self.home) in line or str(self.runtime) in line or "sleep" in line:
                 os.kill(pid, 9)
@@ -70,4 +68,6 @@ def podman(base: Path) -> Engine:
     found = shutil.which("podman")
     if found is None:
         raise SystemExit("podman is not installed: apt-get install podman")
-    return Engine("podman", [found], base / "podman", base / "podman-run")
+    # crun refuses a hybrid hierarchy of cgroups, which runc takes.
+    program = [found, "--runtime", "runc"] if shutil.which("runc") else [found]
+    return Engine("podman", program, base / "podman", base / "podman-run")

@@ -84,7 +84,9 @@ def _normal(name: str, where: str, *, group: bool = True) -> str:
 def _suggestion(upper: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches("CAP_" + upper[upper.startswith("CAP_") * 4:], ALL, 1, 0.7)
+    # Without the prefix that all share and that would make the shortest names near to anything.
+    near = difflib.get_close_matches(upper[upper.startswith("CAP_") * 4:],
+                                     [name[4:] for name in ALL], 1, 0.7)
     if near:
-        return f"did you mean {near[0]}?"
+        return f"did you mean CAP_{near[0]}?"
     return "capabilities(7) lists them, for example NET_ADMIN; ALL stands for all of them"

@@ -27,7 +27,8 @@ TABLE = Command("try", "ARG...", "For tests.", lambda options: 0, (
     (["--", "-d"], set(), ["-d"]),
     (["-"], set(), ["-"]),
 ])
-def test_flags_and_arguments_are_told_apart(argv, flags, args):
+def test_flags_and_arguments_are_told_apart(argv: list[str], flags: set[str],
+                                            args: list[str]) -> None:
     options = parse(TABLE, argv)
     assert {n for n in ("detach", "tty", "interactive") if options.flag(n)} == flags
     assert options.args == args
@@ -36,20 +37,20 @@ def test_flags_and_arguments_are_told_apart(argv, flags, args):
 @pytest.mark.parametrize("argv", [
     ["-e", "A=1", "-eB=2", "--env", "C=3", "--env=D=4", "-e=E=5", "x"],
 ])
-def test_every_spelling_of_a_value_is_read(argv):
+def test_every_spelling_of_a_value_is_read(argv: list[str]) -> None:
     assert parse(TABLE, argv).list("env") == ["A=1", "B=2", "C=3", "D=4", "E=5"]
 
 
-def test_a_value_may_follow_flags_in_one_cluster():
+def test_a_value_may_follow_flags_in_one_cluster() -> None:
     options = parse(TABLE, ["-dteA=1", "x"])
     assert options.flag("detach") and options.flag("tty") and options.list("env") == ["A=1"]
 
 
-def test_the_last_value_wins():
+def test_the_last_value_wins() -> None:
     assert parse(TABLE, ["--name", "a", "--name=b"]).value("name") == "b"
 
 
-def test_an_optional_value_is_taken_only_after_an_equals_sign():
+def test_an_optional_value_is_taken_only_after_an_equals_sign() -> None:
     assert parse(TABLE, ["--progress", "x"]).value("progress") == "auto"
     assert parse(TABLE, ["--progress=plain", "x"]).value("progress") == "plain"
 
@@ -61,14 +62,15 @@ def test_an_optional_value_is_taken_only_after_an_equals_sign():
     (["-e"], "flag needs an argument: -e", "rootless try --help"),
     (["--tty=maybe"], "invalid argument for --tty: maybe: neither true nor false", None),
 ])
-def test_a_wrong_flag_is_named_with_what_to_type(argv, message, hint):
+def test_a_wrong_flag_is_named_with_what_to_type(argv: list[str], message: str,
+                                                 hint: str | None) -> None:
     with pytest.raises(UsageError) as caught:
         parse(TABLE, argv)
     assert caught.value.message == message
     assert caught.value.hint == hint
 
 
-def test_help_is_asked_for_by_either_name_unless_the_letter_is_taken():
+def test_help_is_asked_for_by_either_name_unless_the_letter_is_taken() -> None:
     for argv in (["--help"], ["-h"], ["-dh"]):
         with pytest.raises(HelpWanted):
             parse(TABLE, argv)
@@ -77,7 +79,7 @@ def test_help_is_asked_for_by_either_name_unless_the_letter_is_taken():
 
 @given(st.lists(st.one_of(st.sampled_from(["-d", "-dit", "--env", "-eA", "--name=x", "--", "-",
                                            "--progress", "img", "--help"]), st.text(max_size=8))))
-def test_no_command_line_makes_the_parser_fail_otherwise(argv):
+def test_no_command_line_makes_the_parser_fail_otherwise(argv: list[str]) -> None:
     try:
         options = parse(TABLE, argv)
     except (UsageError, HelpWanted):
@@ -90,7 +92,8 @@ EVERY = [*VERBS.keys() - SUBCOMMANDS.keys(), *(f"{g} {s}" for g, subs in SUBCOMM
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
-def test_every_command_of_the_table_exists_and_documents_itself(name, capsys):
+def test_every_command_of_the_table_exists_and_documents_itself(
+        name: str, capsys: pytest.CaptureFixture[str]) -> None:
     made = load(name)
     assert made.name == name
     names = [o.name for o in made.options]
@@ -108,18 +111,18 @@ def test_every_command_of_the_table_exists_and_documents_itself(name, capsys):
     (["image", "rm", "x"], "rmi", ["x"]),
     (["system", "reset"], "system reset", []),
 ])
-def test_group_words_lead_to_the_same_command(argv, name, rest):
+def test_group_words_lead_to_the_same_command(argv: list[str], name: str, rest: list[str]) -> None:
     assert find(argv) == (name, rest)
 
 
-def test_an_unknown_command_suggests_the_nearest():
+def test_an_unknown_command_suggests_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         find(["rnu"])
     assert caught.value.hint == "did you mean run?"
     assert set(GROUPS) == {"container", "image", "system"}
 
 
-def test_click_reads_the_tables_as_the_fast_parser_does():
+def test_click_reads_the_tables_as_the_fast_parser_does() -> None:
     argv = ["--env", "A=1", "-e", "B=2", "--name", "n", "-d"]
     fast = parse(TABLE, argv)
     slow = help.as_click(TABLE, "try").make_context("try", list(argv)).params

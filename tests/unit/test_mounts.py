@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,29 +14,30 @@ from rootless.container.wanted import Mount
 from rootless.errors import UsageError
 
 
-def test_a_volume_is_a_recursive_bind(tmp_path):
+def test_a_volume_is_a_recursive_bind(tmp_path: Path) -> None:
     assert mounts.volume(f"{tmp_path}:/data:ro") == Mount(
         "bind", str(tmp_path), "/data", ("rbind", "ro"))
 
 
-def test_a_missing_source_of_a_volume_is_made(tmp_path):
+def test_a_missing_source_of_a_volume_is_made(tmp_path: Path) -> None:
     mounts.volume(f"{tmp_path}/new/dir:/data")
     assert os.path.isdir(tmp_path / "new/dir")
 
 
-def test_a_relative_source_is_below_the_current_directory(tmp_path, monkeypatch):
+def test_a_relative_source_is_below_the_current_directory(tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert mounts.volume("./here:/data").source == str(tmp_path / "here")
 
 
 @pytest.mark.parametrize("text", ["", ":", "a", "/a", "/a:", ":/b", "/tmp:b", "name:/data",
                                   "/tmp:/b:nonsense", "/tmp:/", "/tmp:/b:ro:x", "/tmp:/b:shared"])
-def test_a_volume_that_cannot_be_is_refused(text):
+def test_a_volume_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         mounts.volume(text)
 
 
-def test_mount_needs_its_source_to_exist(tmp_path):
+def test_mount_needs_its_source_to_exist(tmp_path: Path) -> None:
     made = mounts.mount(f"type=bind,src={tmp_path},dst=/x/../y,readonly")
     assert made == Mount("bind", str(tmp_path), "/y", ("rbind", "ro"))
     with pytest.raises(UsageError):
@@ -45,12 +47,12 @@ def test_mount_needs_its_source_to_exist(tmp_path):
 @pytest.mark.parametrize("text", ["", "type=bind", "type=bind,target=/x", "type=npipe,target=/x",
                                   "type=tmpfs,target=/x,color=blue", "target=/x",
                                   "type=bind,source=/tmp,target=/x,bind-propagation=rshared"])
-def test_a_mount_that_cannot_be_is_refused(text):
+def test_a_mount_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         mounts.mount(text)
 
 
-def test_tmpfs_has_dockers_defaults_and_takes_their_opposites():
+def test_tmpfs_has_dockers_defaults_and_takes_their_opposites() -> None:
     assert mounts.tmpfs("/run").options == ("nosuid", "nodev", "noexec")
     assert mounts.tmpfs("/run:exec,size=1m,mode=1777").options == (
         "nosuid", "nodev", "size=1048576", "mode=1777")
@@ -59,19 +61,19 @@ def test_tmpfs_has_dockers_defaults_and_takes_their_opposites():
 @pytest.mark.parametrize(("text", "number"), [
     ("0", 0), ("100", 100), ("1k", 1024), ("64m", 64 << 20), ("1.5g", 3 << 29), ("10MiB", 10 << 20),
     ("2GB", 2 << 30), ("7b", 7), ("1 m", 1 << 20)])
-def test_sizes_are_binary_as_dockers(text, number):
+def test_sizes_are_binary_as_dockers(text: str, number: int) -> None:
     assert mounts.size(text) == number
 
 
 @given(st.text(max_size=12))
-def test_no_size_fails_otherwise(text):
+def test_no_size_fails_otherwise(text: str) -> None:
     try:
         assert mounts.size(text) >= 0
     except UsageError:
         pass
 
 
-def test_a_device_cannot_be_limited_without_a_device_cgroup():
+def test_a_device_cannot_be_limited_without_a_device_cgroup() -> None:
     assert mounts.device("/dev/null") == ("/dev/null", "/dev/null", "rwm")
     assert mounts.device("/dev/null:/dev/zilch") == ("/dev/null", "/dev/zilch", "rwm")
     for text in ("/dev/null:r", "/dev/none-such", "null", "/dev/null:/a:rwx", "/dev/null:/a:b:c"):

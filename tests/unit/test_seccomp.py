@@ -77,10 +77,12 @@ def test_syscall_tables_hold_well_known_numbers() -> None:
     assert (arm["read"], arm["set_tls"], arm["sync_file_range2"]) == (3, 0xF0005, 341)
     assert (riscv64["read"], riscv64["riscv_flush_icache"]) == (63, 259)
     assert (ppc64le["read"], s390x["read"], s390["read"]) == (3, 3, 3)
-    for numbers in (x86_64, x86, aarch64, arm, riscv64, ppc64le, s390x, s390):
+    # s390 left Linux before removexattrat came.
+    assert (s390["pidfd_send_signal"], s390["clone3"], s390["mseal"]) == (424, 435, 462)
+    for numbers in (x86_64, x86, aarch64, arm, riscv64, ppc64le, s390x):
         # The same everywhere since Linux 5.0, <asm-generic/unistd.h>.
-        assert (numbers["pidfd_send_signal"], numbers["clone3"], numbers["removexattrat"]) \
-            == (424, 435, 466)
+        assert (numbers["pidfd_send_signal"], numbers["clone3"],
+                numbers["removexattrat"]) == (424, 435, 466)
     assert "open" not in aarch64
     assert "socketcall" not in arm
 
@@ -461,7 +463,7 @@ def test_any_value_in_any_place_is_refused_or_taken_but_never_crashes(data: st.D
 
 def test_too_long_a_profile_is_refused() -> None:
     p = simple(*(allow("ioctl", (i % 6, "NE", i)) for i in range(3000)))
-    with pytest.raises(UsageError, match="too long: it makes .* kernel takes 4096"):
+    with pytest.raises(UsageError, match=r"too long: it makes .* kernel takes 4096"):
         compiled(p)
 
 
@@ -469,7 +471,7 @@ def test_jumps_over_long_code_arrive() -> None:
     rules = [allow(name, (2, "EQ", i), (3, "GT", i << 33))
              for name in ("read", "write", "open", "poll") for i in range(100)]
     program = compiled(simple(*rules, allow("close")))
-    assert len(program.code) > 2000
+    assert len(program.code) > 3 * 255     # no jump reaches further than 255
     for name in ("read", "write", "open", "poll"):
         number = NUMBERS["x86_64"][name]
         for i in (0, 50, 99):
@@ -603,8 +605,8 @@ def test_a_compiled_profile_says_what_the_profile_says(p: dict[str, Any], machin
                       for n in [NUMBERS[abi].get(name, 0)] for d in (0, 1)}
                      | {X32 - 1, X32, 0xFFFFFFFF, 0xF0000, 0x80000000})
     values = [w for r in p["syscalls"] for c in r["args"] for v in
-              (c["value"], c.get("valueTwo", 0)) for w in (v, v + 1, v - 1, v ^ 1 << 32, v ^ 1 << 63)
-              if 0 <= w < 1 << 64] or [0]
+              (c["value"], c.get("valueTwo", 0))
+              for w in (v, v + 1, v - 1, v ^ 1 << 32, v ^ 1 << 63) if 0 <= w < 1 << 64] or [0]
     some = st.sampled_from(values) | words
     for args in data.draw(st.lists(st.tuples(some, some, some), min_size=4, max_size=4)):
         for audit in sorted({X86_64, X86, AARCH64, ARM}):
@@ -700,7 +702,8 @@ def test_the_kernel_and_our_machine_agree_on_every_number() -> None:
     code = seccomp.compile_profile(p, arch=seccomp.machine(), caps=CAPS, kernel=KERNEL)
     audit = {"x86_64": X86_64, "aarch64": AARCH64}[seccomp.machine()]
     machine = Program(code)
-    untouched = {NATIVE[n] for n in interpreter if n in NATIVE}
+    # Those of uprobes, which the kernel itself puts into a process, pass every filter (Linux 6.14).
+    untouched = {NATIVE[n] for n in (*interpreter, "uretprobe", "uprobe") if n in NATIVE}
     numbers = [n for n in range(600) if n not in untouched]
     if audit == X86_64:
         numbers += [X32 + n for n in numbers if machine.run(audit, X32 + n) != ALLOW]
@@ -832,7 +835,7 @@ def test_importing_the_hot_modules_is_light() -> None:
             "print(*sorted(set(sys.modules) - before))")
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
                          cwd=Path(seccomp.__file__).parents[2]).stdout.split()
-    assert set(out) == {"rootless", "rootless.errors", "rootless.runtime",
+    assert set(out) - {"__future__"} == {"rootless", "rootless.errors", "rootless.runtime",
                         "rootless.runtime.capabilities", "rootless.runtime.seccomp"}
 
 

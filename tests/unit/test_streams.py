@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from rootless.errors import UsageError
 
 @given(st.lists(st.tuples(st.sampled_from([b"O", b"R", b"I"]), st.binary(max_size=300))),
        st.integers(1, 64))
-def test_frames_survive_any_cut(sent, step):
+def test_frames_survive_any_cut(sent: list[tuple[bytes, bytes]], step: int) -> None:
     stream = b"".join(frames.frame(k, p) for k, p in sent)
     reader = frames.Reader()
     got = []
@@ -25,14 +26,15 @@ def test_frames_survive_any_cut(sent, step):
     assert got == sent
 
 
-def test_a_frame_of_absurd_length_is_refused():
+def test_a_frame_of_absurd_length_is_refused() -> None:
     with pytest.raises(ValueError):
         frames.Reader().feed(b"O\xff\xff\xff\xff")
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"stdout", b"stderr"]), st.binary(min_size=1,
                                                                            max_size=60))))
-def test_the_log_gives_back_every_byte_of_each_stream(tmp_path_factory, written):
+def test_the_log_gives_back_every_byte_of_each_stream(tmp_path_factory: pytest.TempPathFactory,
+                                                      written: list[tuple[bytes, bytes]]) -> None:
     path = str(tmp_path_factory.mktemp("log") / "log")
     log = Log(path)
     for stream, data in written:
@@ -47,7 +49,7 @@ def test_the_log_gives_back_every_byte_of_each_stream(tmp_path_factory, written)
 
 @pytest.mark.parametrize(("lines", "text"), [(0, b""), (1, b"three\n"), (2, b"two\nthree\n"),
                                              (3, b"one\ntwo\nthree\n"), (9, b"one\ntwo\nthree\n")])
-def test_the_tail_counts_lines_of_the_container(tmp_path, lines, text):
+def test_the_tail_counts_lines_of_the_container(tmp_path: Path, lines: int, text: bytes) -> None:
     path = str(tmp_path / "log")
     log = Log(path)
     for piece in (b"one\ntw", b"o\nth", b"re", b"e\n"):
@@ -61,11 +63,11 @@ def test_the_tail_counts_lines_of_the_container(tmp_path, lines, text):
 
 @pytest.mark.parametrize(("text", "keys"), [("ctrl-p,ctrl-q", b"\x10\x11"), ("a", b"a"),
                                             ("ctrl-],x", b"\x1dx"), ("", b"")])
-def test_detach_keys_are_the_bytes_a_terminal_sends(text, keys):
+def test_detach_keys_are_the_bytes_a_terminal_sends(text: str, keys: bytes) -> None:
     assert detach_sequence(text) == keys
 
 
 @pytest.mark.parametrize("text", ["ctrl-", "ctrl-1", "ab", "ctrl-p,,q", "é"])
-def test_keys_no_terminal_has_are_refused(text):
+def test_keys_no_terminal_has_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         detach_sequence(text)

@@ -47,7 +47,7 @@ VALUE = {
     ("{{$x := .Id}}{{$x}}", "abc"),
     ("{{range .Names}}{{$.Id}}{{end}}", "abcabc"),
 ])
-def test_template_prints_what_go_prints(template, text):
+def test_template_prints_what_go_prints(template: str, text: str) -> None:
     assert render(template, VALUE) == text
 
 
@@ -55,19 +55,19 @@ def test_template_prints_what_go_prints(template, text):
     "{{.Missing}}", "{{.Id", "{{if .Id}}", "{{nosuch .Id}}", "{{.Id.Deeper}}", "{{end}}",
     "{{index .Names 9}}", "{{", "{{|}}", "{{\"open}}", "{{$y}}",
 ])
-def test_a_template_that_cannot_be_read_is_a_clear_error(template):
+def test_a_template_that_cannot_be_read_is_a_clear_error(template: str) -> None:
     with pytest.raises(UsageError):
         render(template, VALUE)
 
 
-def test_table_has_a_header_and_columns():
+def test_table_has_a_header_and_columns() -> None:
     rows = [{"ID": "1", "Names": "one"}, {"ID": "22", "Names": "two"}]
     assert render_rows("table {{.ID}}\\t{{.Names}}", rows) == [
         "CONTAINER ID   NAMES", "1              one", "22             two"]
 
 
 @given(st.text(alphabet="{}. |()\"$abIfrangeendelsejson-:=", max_size=40))
-def test_no_template_fails_otherwise(template):
+def test_no_template_fails_otherwise(template: str) -> None:
     try:
         render(template, VALUE)
     except UsageError:

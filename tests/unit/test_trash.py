@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +12,13 @@ from rootless.storage import trash
 
 
 @pytest.fixture
-def paths(tmp_path):
+def paths(tmp_path: Path) -> Paths:
     made = Paths({"HOME": str(tmp_path), "ROOTLESS_ROOT": str(tmp_path / "store")}, os.getuid())
     made.ensure()
     return made
 
 
-def test_a_tree_is_gone_from_the_store_and_from_the_disk(paths):
+def test_a_tree_is_gone_from_the_store_and_from_the_disk(paths: Paths) -> None:
     tree = paths.layers + "/x"
     os.makedirs(tree + "/a/b")
     os.mkdir(tree + "/closed", 0)
@@ -25,7 +26,7 @@ def test_a_tree_is_gone_from_the_store_and_from_the_disk(paths):
     assert not os.path.exists(tree) and os.listdir(paths.trash) == []
 
 
-def test_what_a_link_points_to_stays(paths, tmp_path):
+def test_what_a_link_points_to_stays(paths: Paths, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "file").write_text("x")
@@ -36,7 +37,7 @@ def test_what_a_link_points_to_stays(paths, tmp_path):
     assert (kept / "file").read_text() == "x"
 
 
-def test_a_tree_deeper_than_the_stack_is_removed(paths):
+def test_a_tree_deeper_than_the_stack_is_removed(paths: Paths) -> None:
     tree = paths.layers + "/x"
     os.mkdir(tree)
     fd = os.open(tree, os.O_RDONLY)
@@ -50,7 +51,7 @@ def test_a_tree_deeper_than_the_stack_is_removed(paths):
     assert os.listdir(paths.trash) == []
 
 
-def test_what_a_killed_removal_left_goes_with_the_next(paths):
+def test_what_a_killed_removal_left_goes_with_the_next(paths: Paths) -> None:
     os.makedirs(paths.trash + "/left.1/over")
     trash.discard(paths, paths.layers + "/does-not-exist")
     os.mkdir(paths.layers + "/y")

@@ -75,9 +75,8 @@ def boot(work: Path, made: System, drives: Sequence[str] = (), *, arguments: str
             timed_out = True
             emulator.kill()
             said, _ = emulator.communicate()
-        except BaseException:
-            emulator.kill()
-            raise
+        finally:
+            emulator.kill()     # when we are interrupted; one that has ended is not harmed
     return Ended(read_results(results), _text(console) + said.decode(errors="replace"),
                  time.monotonic() - start, timed_out)
 

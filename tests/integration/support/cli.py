@@ -165,7 +165,10 @@ class Terminal:
         open_ = True
         while self.process.poll() is None:
             assert time.monotonic() < end, f"still running; the terminal shows {self.output!r}"
-            open_ = self._read(0.02) if open_ else bool(time.sleep(0.02))
+            if open_:
+                open_ = self._read(0.02)
+            else:
+                time.sleep(0.02)
         while open_ and select.select([self.fd], [], [], 0)[0]:
             open_ = self._read(0)
         assert b"Traceback" not in self.output, self.output

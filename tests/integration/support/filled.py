@@ -52,7 +52,8 @@ RUN ln /data/keep/one /data/hard && ln -s one /data/keep/relative && ln -s /etc/
  && mkfifo /data/pipe && cp /bin/true /data/suid && chmod 4755 /data/suid \
  && setfattr -n user.note -v hello /data/keep/one && chown 1000:1000 /data/changed
 RUN touch "/data/$(printf 'caf\351')" "/data/$(printf 'a\nb')" '/data/ space ' '/data/ünï'
-ENV GREETING="hello world" PATH=/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ENV GREETING="hello world" \
+    PATH=/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LABEL org.example.purpose=tests
 VOLUME /volume
 WORKDIR /data

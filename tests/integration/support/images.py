@@ -38,7 +38,7 @@ class Tar:
 
     def __init__(self, *, pax: bool = True) -> None:
         self._buffer = io.BytesIO()
-        self._tar = tarfile.open(  # noqa: SIM115 - closed by bytes()
+        self._tar = tarfile.open(
             fileobj=self._buffer, mode="w",
             format=tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT,
             encoding="utf-8", errors="surrogateescape")
@@ -52,9 +52,9 @@ class Tar:
         info.linkname = os.fsdecode(link)
         info.devmajor, info.devminor = major, minor
         info.size = len(data) if size is None else size
-        for key, value in (xattrs or {}).items():
-            info.pax_headers["SCHILY.xattr." + key] = value.decode("utf-8", "surrogateescape")
-        info.pax_headers.update(pax or {})
+        info.pax_headers = {
+            **{"SCHILY.xattr." + key: value.decode("utf-8", "surrogateescape")
+               for key, value in (xattrs or {}).items()}, **(pax or {})}
         if size is None:
             self._tar.addfile(info, io.BytesIO(data))
         else:                               # a header that lies about what follows
@@ -110,7 +110,8 @@ class Layer:
 
     def media_type(self, *, docker: bool) -> str:
         if docker:
-            return DOCKER + "image.rootfs.diff.tar" + (".gzip" if self.compression == "gzip" else "")
+            gzipped = ".gzip" if self.compression == "gzip" else ""
+            return DOCKER + "image.rootfs.diff.tar" + gzipped
         suffix = {"gzip": "+gzip", "zstd": "+zstd"}.get(self.compression, "")
         return OCI + "layer.v1.tar" + suffix
 
@@ -258,9 +259,11 @@ def docker_archive(image: Image, name: str) -> bytes:
     tar = Tar()
     names = []
     for number, layer in enumerate(image.layers):
-        raw = {"gzip": gzip.decompress,
-               "zstd": lambda b: zstandard.ZstdDecompressor().decompressobj().decompress(b),
-               "none": bytes}[layer.compression](layer.blob)
+        raw = layer.blob
+        if layer.compression == "gzip":
+            raw = gzip.decompress(raw)
+        elif layer.compression == "zstd":
+            raw = zstandard.ZstdDecompressor().decompressobj().decompress(raw)
         names.append(f"{number}/layer.tar")
         tar.file(names[-1], raw)
     tar.file(config_name, config)

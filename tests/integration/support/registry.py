@@ -58,7 +58,8 @@ def start(work: Path, storage: Path, *, password: bool = False, tls: bool = Fals
         ca = None
         if tls:
             ca = _certificate(work)
-            lines += ["  tls:", f"    certificate: {work}/server.crt", f"    key: {work}/server.key"]
+            lines += ["  tls:", f"    certificate: {work}/server.crt",
+                      f"    key: {work}/server.key"]
         if password:
             lines += ["auth:", "  htpasswd:", "    realm: tests", f"    path: {work}/htpasswd"]
             # -B: the registry reads no other hash than bcrypt.

@@ -52,6 +52,9 @@ def pull(paths: Paths, name: str, *, platform: str = "", quiet: bool = False,
     Raises UsageError, RegistryError, AuthError, NotFound, ImageError, StorageError.
     """
     reference = parse(name).named()
+    if reference.digest:
+        # It says all; that the tag is of this digest is nobody's word.
+        reference = Reference(reference.domain, reference.path, "", reference.digest)
     wanted = manifest.parse_platform(platform)
     paths.ensure()
     gc.tidy(paths)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse as Answer
 
 CONNECT_SECONDS = 15.0
-READ_SECONDS = 60.0
+READ_SECONDS = 30.0
 PAUSES = (0.2, 0.6, 2.0, 4.0)       # before the second, third ... try
 LONGEST_WAIT = 90                   # that a registry may ask for; longer is an error at once
 MOST_WAITS = 4
@@ -275,10 +275,12 @@ class Registry:
         if known is None:
             return AuthError(f"cannot get {what}: {self.host} wants a user name and password, or "
                              "there is no such repository",
-                             hint=f"docker login {self.host} or podman login {self.host} stores "
-                                  "them where rootless finds them")
+                             hint=f"docker login {self.reference.domain} or podman login "
+                                  f"{self.reference.domain} stores them where rootless finds "
+                                  "them")
         return AuthError(f"cannot get {what}: {self.host} refused the user name or password from "
-                         f"{known.origin}", hint=f"log in again: docker login {self.host}")
+                         f"{known.origin}",
+                         hint=f"log in again: docker login {self.reference.domain}")
 
     def _token(self, challenge: dict[str, str], known: auth.Credentials | None,
                what: str) -> str:
@@ -363,10 +365,11 @@ class Registry:
         if status == 404:
             return NotFound(f"cannot get {what}: {self.host} has no such image"
                             + (f": {detail}" if detail else ""))
-        if status in (401, 403):
+        if status == 401:
+            return self._denied(what, self._known())
+        if status == 403:
             return AuthError(f"cannot get {what}: {self.host} does not allow it"
-                             + (f": {detail}" if detail else ""),
-                             hint=f"docker login {self.host} or podman login {self.host}")
+                             + (f": {detail}" if detail else ""))
         if status == 429:
             return RegistryError(f"cannot get {what}: {self.host} has had too many requests "
                                  "from here",

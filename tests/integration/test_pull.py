@@ -231,6 +231,28 @@ def test_killed_pull_leaves_no_image_and_the_next_goes_on(fresh: Cli, proxy: Pro
     assert int(proxy.requests(digest)[0].headers["range"][6:-1]) > 500_000
 
 
+@pytest.mark.parametrize("group", [True, False], ids=["all its processes", "the first process"])
+def test_pull_killed_at_any_moment_leaves_nothing_half(fresh: Cli, server: Registry,
+                                                       group: bool) -> None:
+    name = f"{server.address}/tiny"
+    fresh.ok("pull", "-q", name)        # makes the store, and the namespace that is kept
+    fresh.ok("rmi", name)
+    for step in range(10):
+        process = fresh.popen("pull", "-q", name, start_new_session=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.04 + 0.03 * step)
+        (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
+        ended = process.wait() == 0
+        for blob in blobs(fresh):
+            data = (fresh.store / "images/blobs/sha256" / blob).read_bytes()
+            assert images.digest_of(data) == f"sha256:{blob}"
+        if ended or fresh.ok("images", "-q").text:
+            assert fresh.ok("run", "--rm", "--pull=never", name, "echo", "whole").text == "whole"
+            fresh.ok("rmi", name)
+    fresh.ok("pull", "-q", name)
+    assert fresh.ok("run", "--rm", name, "echo", "whole").text == "whole"
+
+
 def test_ctrl_c_ends_a_pull_at_once(fresh: Cli, proxy: Proxy, big: Image) -> None:
     digest = images.digest_of(big.layers[0].blob)
     slow = proxy.rule(digest, pause=0.05)
@@ -436,6 +458,18 @@ def test_altered_manifest_of_a_digest_is_refused(fresh: Cli, proxy: Proxy) -> No
     fresh.ok("rmi", name)
     proxy.rule("/manifests/", flip=20)
     fresh.fails(1, "pull", f"{name}@{digest}", says="altered")
+
+
+def test_digest_counts_where_a_tag_is_given_too(fresh: Cli, server: Registry) -> None:
+    name = f"{server.address}/tiny"
+    digest = next(line[8:] for line in fresh.ok("pull", name).text.splitlines()
+                  if line.startswith("Digest: "))
+    fresh.ok("rmi", name)
+    fresh.ok("pull", f"{name}:plain@{digest}")
+    assert fresh.ok("images", "--format", "{{.Tag}} {{.Digest}}").text == f"<none> {digest}"
+    assert fresh.ok("run", "--rm", f"{name}:plain@{digest}", "echo", "runs").text == "runs"
+    fresh.ok("rmi", f"{name}@{digest}")
+    has_no_image(fresh)
 
 
 def test_layer_that_is_not_what_the_config_says_is_refused(fresh: Cli, server: Registry) -> None:

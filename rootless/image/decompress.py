@@ -33,6 +33,15 @@ def form_of(head: bytes) -> str:
     return "zstd" if _is_skippable(head) else ""
 
 
+def preload() -> None:
+    """Import what layers are mostly compressed with: before a fork, once for all children."""
+    _gzip_member()
+    try:
+        import zstandard  # noqa: F401
+    except ImportError:
+        pass
+
+
 def inflate(source: Callable[[], bytes]) -> Iterator[bytes]:
     """Uncompressed chunks; `source` gives compressed bytes, b"" at their end.
 

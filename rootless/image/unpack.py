@@ -178,15 +178,22 @@ class Unpacker:
         from socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 
         # Loaded here, so that the child has all of it when nothing can be loaded any more.
-        from rootless.image import extraction
+        from rootless.image import decompress, extraction
 
+        decompress.preload()
         place = f"{self._paths.tmp}/{self._token}"
         try:
             trash.discard(self._paths, place)
             os.mkdir(place, 0o700)
             # The namespace's root, which is another id when root itself is the user; and not the
-            # group that a store in a directory shared by a group would pass on.
+            # group and rights that a store in a directory shared by a group would pass on.
             os.chown(place, _outside(self._userns.uids), _outside(self._userns.gids))
+            for kind in ("access", "default"):
+                try:
+                    os.removexattr(place, f"system.posix_acl_{kind}")
+                except OSError as e:
+                    if e.errno not in (errno.ENODATA, errno.ENOTSUP):
+                        raise
             os.chmod(place, 0o700)
             os.setxattr(place, MAP, b"unfinished")
             inside = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -367,3 +367,14 @@ def test_two_loads_at_once_make_one_layer(fresh: Cli) -> None:
         out, _ = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, b"Loaded image: example.com/twice:1\n")
     assert os.listdir(fresh.store / "layers") == [layer.diff_id[7:]]
+
+
+def test_a_store_in_a_shared_directory_passes_nothing_on(store: Store) -> None:
+    subprocess.run(["setfacl", "-d", "-m", "u:daemon:rwx,o::rwx", store.paths.tmp], check=True)
+    os.chmod(store.paths.tmp, 0o2711)
+    layer = Layer(Tar().file("f", mode=0o640).file("implied/g").bytes())
+    found = tree(store.unpack(layer.blob, layer.diff_id))
+    assert {n: (f["mode"], f["gid"]) for n, f in found.items()} == {
+        ".": ("0o755", 0), "./f": ("0o640", 0), "./implied": ("0o755", 0),
+        "./implied/g": ("0o644", 0)}
+    assert not [n for f in found.values() for n in f["xattrs"] if n.startswith("system.")]

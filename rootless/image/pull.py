@@ -207,6 +207,8 @@ class _Pull:
             self._spread(todo)
 
     def _spread(self, jobs: list[Job]) -> None:
+        # What every worker needs is loaded once, before there are several.
+        __import__("rootless.image.extraction")
         numbers_r, numbers_w = os.pipe()
         events_r, events_w = os.pipe()
         workers: list[int] = []

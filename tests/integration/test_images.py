@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,7 @@ from tests.integration.support.registry import Registry
 
 @pytest.fixture
 def stocked(fresh: Cli, server: Registry) -> Cli:
-    """A store with `tiny` and `tiny:docker`, one image under two manifests, and `debian`-like."""
+    """A store with `tiny`."""
     fresh.ok("pull", "-q", f"{server.address}/tiny")
     return fresh
 
@@ -208,8 +207,7 @@ def test_rmi_during_a_pull_harms_neither(fresh: Cli, proxy: Proxy, server: Regis
     out, _ = pulling.communicate(timeout=60)
     assert pulling.returncode == 0, out
     # What could not be swept beside the pull was swept at its end.
-    assert stored(fresh, "layers") == [images.digest_of(
-        Tar.bytes(Tar())).split(":")[1]] or len(stored(fresh, "layers")) == 1
+    assert stored(fresh, "layers") == [big.layers[0].diff_id[7:]]
     fresh.ok("rmi", f"{proxy.address}/during:1")
     assert stored(fresh, "images/blobs/sha256") == []
 
@@ -245,8 +243,7 @@ def test_many_at_once_keep_every_name(stocked: Cli, name: str) -> None:
     assert {f"name{n}" for n in range(12)} < set(names)
 
 
-def test_layer_that_was_lost_is_unpacked_again_from_its_blob(stocked: Cli, name: str,
-                                                             tmp_path: Path) -> None:
+def test_layer_that_was_lost_is_unpacked_again_from_its_blob(stocked: Cli, name: str) -> None:
     for layer in (stocked.store / "layers").iterdir():
         layer.rename(stocked.store / "trash" / layer.name)
     assert stocked.ok("run", "--rm", name, "echo", "back").text == "back"

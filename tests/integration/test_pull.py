@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -381,6 +384,57 @@ def test_password_comes_from_a_credential_helper(fresh: Cli, password_server: Re
     name = f"{password_server.address}/tiny"
     fresh.fails(1, "pull", name, says="docker-credential-safe is not installed")
     fresh.ok("pull", name, env={"PATH": f"{programs}:{fresh.env['PATH']}"})
+
+
+class _Trading(http.server.BaseHTTPRequestHandler):
+    """Gives a token for a token, as registries of clouds do, and an empty image for that."""
+
+    image = Image([], {"Cmd": ["/x"]})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        fields = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        right = (fields["grant_type"], fields["refresh_token"], fields["service"],
+                 fields["scope"]) == (["refresh_token"], ["longlived"], ["cloud"],
+                                      ["repository:app:pull"])
+        self.answer(200 if right else 401, b'{"access_token": "short"}' if right else b"{}")
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") != "Bearer short":
+            here = f"http://{self.headers['Host']}/trade"
+            self.answer(401, b"", WWW_Authenticate=f'Bearer realm="{here}",service="cloud"')
+        elif "/manifests/" in self.path:
+            self.answer(200, self.image.manifest_blob, Content_Type=self.image.media_type)
+        else:
+            self.answer(200, self.image.config_blob)
+
+
+def test_identity_token_is_traded_for_a_token(fresh: Cli) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Trading)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        address = f"localhost:{server.server_address[1]}"
+        config = fresh.home / ".docker/config.json"
+        save(config, {"auths": {address: {"identitytoken": "longlived"}}})
+        fresh.ok("pull", f"{address}/app")
+        assert fresh.ok("inspect", "-f", "{{.Config.Cmd}}", f"{address}/app").text == "[/x]"
+        save(config, {"auths": {address: {"identitytoken": "expired"}}})
+        result = fresh.fails(1, "pull", f"{address}/app:2", says="refused")
+        assert "expired" not in result.error
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_redirect_elsewhere_gets_the_blob_but_not_our_token(fresh: Cli, asking: Proxy,

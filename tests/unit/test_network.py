@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+from pathlib import Path
 
 import pytest
+import urllib3
 
+from rootless.errors import AuthError, RegistryError
 from rootless.image import network
 from rootless.image.progress import Bars, Progress, bar, human
 from rootless.image.reference import parse
@@ -110,3 +115,43 @@ def test_quiet_is_quiet() -> None:
     quiet.finish("a", "x")
     quiet.line("x")
     assert out.getvalue() == ""
+
+
+def talking_tls(tmp_path: Path, **more: bool) -> Registry:
+    """To a registry on https, with a password for it."""
+    pair = base64.b64encode(b"ann:topsecret").decode()
+    (tmp_path / "auth.json").write_text(json.dumps({"auths": {"r.example": {"auth": pair}}}))
+    return Registry(parse("r.example/app"), tls_verify=more.get("verify"), home=str(tmp_path),
+                    env={"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}, say=lambda _: None)
+
+
+def test_no_redirect_leads_from_https_to_http(tmp_path: Path) -> None:
+    answer = urllib3.HTTPResponse(status=307, headers={"Location": "http://evil.example/blob"})
+    registry = talking_tls(tmp_path)
+    with pytest.raises(RegistryError, match="redirects from https to plain http"):
+        registry._redirect("https://r.example/v2/app/blobs/x", answer, "app")
+    answer = urllib3.HTTPResponse(status=307, headers={"Location": "/elsewhere?a=b"})
+    assert registry._redirect("https://r.example/v2/app", answer, "app") == (
+        "https://r.example/elsewhere?a=b")
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://x/", "http://"])
+def test_a_redirect_to_no_server_is_refused(tmp_path: Path, location: str) -> None:
+    answer = urllib3.HTTPResponse(status=307, headers={"Location": location})
+    with pytest.raises(RegistryError, match="redirects to nowhere"):
+        talking_tls(tmp_path)._redirect("https://r.example/x", answer, "app")
+
+
+def test_no_password_goes_from_https_to_a_login_server_on_http(tmp_path: Path) -> None:
+    answer = urllib3.HTTPResponse(status=401, headers={
+        "WWW-Authenticate": 'Bearer realm="http://evil.example/token"'})
+    with pytest.raises(AuthError, match="over plain http to evil"):
+        talking_tls(tmp_path)._prove(answer, "app")
+
+
+@pytest.mark.parametrize("text, seconds", [("7", 7), ("", None), ("soon", None), ("-1", None),
+                                           ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+                                           ("9" * 30, 999999999)])
+def test_retry_after_is_a_number_or_a_date(text: str, seconds: int | None) -> None:
+    answer = urllib3.HTTPResponse(status=429, headers={"Retry-After": text})
+    assert network.retry_after(answer) == seconds

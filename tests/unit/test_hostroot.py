@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_only_what_describes_the_person_is_taken_from_the_environment() -> None:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Path:
+def host(tmp_path: Path) -> Iterator[Path]:
     """A tree whose directories take the part of a system's."""
     top = tmp_path / "host"
     (top / "etc/private").mkdir(parents=True)
@@ -71,7 +72,8 @@ def host(tmp_path: Path) -> Path:
     (top / "lib/file").write_text("not copied")
     (top / "store/layers").mkdir(parents=True)
     (top / "store/venv").mkdir()
-    return top
+    yield top
+    (top / "etc/private").chmod(0o700)
 
 
 def refresh(host: Path, people: range = range(0)) -> Path:

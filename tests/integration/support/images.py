@@ -58,9 +58,10 @@ class Tar:
         if size is None:
             self._tar.addfile(info, io.BytesIO(data))
         else:                               # a header that lies about what follows
-            self._tar.addfile(info)
-            assert self._tar.fileobj is not None
-            self._tar.fileobj.write(data + bytes(-len(data) % 512))
+            head = info.tobuf(self._tar.format or tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            body = head + data + bytes(-len(data) % 512)
+            self._buffer.write(body)
+            self._tar.offset += len(body)
         return self
 
     def file(self, name: str | bytes, data: bytes = b"", **more: Any) -> Tar:

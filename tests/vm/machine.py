@@ -96,5 +96,5 @@ def _drive(path: Path, option: str) -> str:
 
 
 def _text(path: Path) -> str:
-    # newline="": what QEMU wrote, with \r\n as a terminal shows it.
-    return path.read_text(errors="replace").replace("\r", "") if path.exists() else ""
+    # A terminal's line ends are \r\n, after the kernel's own \r as well.
+    return path.read_bytes().decode(errors="replace").replace("\r", "") if path.exists() else ""

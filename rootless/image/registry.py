@@ -217,7 +217,6 @@ class Registry:
 
     def _other_scheme(self, error: HTTPError | OSError) -> bool:
         """True when the first try failed as it does where the other scheme is spoken."""
-        spoken = self._schemes[0]
         self._settled = True
         first, *rest = self._schemes
         refused = isinstance(error, NewConnectionError)
@@ -225,7 +224,7 @@ class Registry:
         if not rest or slow:
             return False
         certificate = isinstance(error, SSLError) and "CERTIFICATE_VERIFY" in str(error)
-        if certificate or (refused and (spoken == "http" or ":" in self.host)):
+        if certificate or (refused and urlsplit("//" + self.host).port):
             # Nobody listens there, whatever is spoken.
             return False
         self._schemes = [*rest, first]
@@ -386,4 +385,6 @@ class Registry:
                     "ca.crt, or use --tls-verify=false")
         elif isinstance(error, SSLError) and "WRONG_VERSION" in str(error):
             hint = "--tls-verify=false allows plain http"
+        elif host == "localhost":
+            hint = "localhost/ begins the names of images made here; rootless images lists them"
         return RegistryError(f"cannot get {what}: {host}: {reason(error)}", hint=hint)

@@ -89,7 +89,10 @@ class Partial:
         store.keep_blob(self._paths, self._file, digest)
 
     def discard(self) -> None:
-        os.unlink(self._file.path)
+        try:
+            os.unlink(self._file.path)
+        except FileNotFoundError:
+            pass
         self._file.release()
 
     def release(self) -> None:
@@ -130,6 +133,10 @@ def download(paths: Paths, registry: Registry, blob: Descriptor, what: str, sink
                 answer.close()
             time.sleep(PAUSES[max(tries - 1, 0)])
         partial.commit(registry.host)
+    except StorageError:
+        # Most likely the disk is full: what cannot be used now should not fill it.
+        partial.discard()
+        raise
     finally:
         partial.release()
 

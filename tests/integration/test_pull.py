@@ -6,6 +6,7 @@ import base64
 import http.server
 import json
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -278,6 +279,20 @@ def wait_for(true: Any, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
+def test_file_that_cannot_be_written_is_told_and_does_not_stay(fresh: Cli, server: Registry,
+                                                               big: Image) -> None:
+    """A limit on the size of files stands for a disk that is full."""
+    process = fresh.popen(
+        "pull", f"{server.address}/big", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    (line,) = said.decode().splitlines()
+    assert line.endswith("File too large")
+    assert os.listdir(fresh.store / "tmp") == []
+    fresh.ok("pull", f"{server.address}/big")
+
+
 def test_two_pulls_at_once_download_a_layer_once(fresh: Cli, proxy: Proxy, big: Image) -> None:
     digest = images.digest_of(big.layers[0].blob)
     proxy.rule(digest, pause=0.003)
@@ -319,6 +334,11 @@ def test_nobody_listens(fresh: Cli) -> None:
     name = f"localhost:{registry.free_port()}/tiny"
     fresh.fails(1, "pull", name, says="connection refused")
     fresh.fails(125, "run", "--rm", name, says="connection refused")
+
+
+def test_name_of_a_local_image_that_is_not_there(fresh: Cli) -> None:
+    result = fresh.fails(1, "pull", "localhost/mine", says="connection refused")
+    assert "hint: localhost/ begins the names of images made here" in result.error
 
 
 def test_image_that_is_not_there(fresh: Cli, server: Registry) -> None:

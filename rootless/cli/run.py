@@ -8,7 +8,7 @@ import sys
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
-from rootless.container import attach, create, life, mounts
+from rootless.container import attach, create, life, mounts, signals
 from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
 from rootless.errors import HostError, RootlessError, UsageError
@@ -219,7 +219,7 @@ def from_options(options: Options) -> Wanted:
         init=options.flag("init"),
         userns=userns,
         labels=tuple(_labels(options)),
-        stop_signal=options.value("stop-signal") or "",
+        stop_signal=_stop_signal(options.value("stop-signal")),
         stop_timeout=options.integer("stop-timeout"),
         oom_score_adj=options.integer("oom-score-adj"),
         detach_keys="ctrl-p,ctrl-q" if keys is None else keys,
@@ -243,6 +243,12 @@ def _workdir(text: str | None) -> str:
 def _hostname(text: str | None) -> str:
     if text and (len(text) > 63 or not text.isascii() or set(text) & set(" /\n\t\0")):
         raise UsageError(f"invalid host name: {text}")
+    return text or ""
+
+
+def _stop_signal(text: str | None) -> str:
+    if text:
+        signals.number(text)
     return text or ""
 
 

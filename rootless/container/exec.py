@@ -106,6 +106,7 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
 
 def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: int) -> NoReturn:
     """Enter, fork into the pid namespace, pass the exit code up."""
+    process.oom_score(plan)
     process.preload(plan)
     # Before the first step inside: the container's processes must not trace or open us.
     linux.prctl(linux.PR_SET_DUMPABLE, 0)

@@ -9,6 +9,7 @@ capabilities over them and none over anything else. Steps of the plan, in order:
     ("mask", path)                                      hidden: /dev/null or an empty directory
     ("readonly", path)                                  seen, not written
     ("file", path, mode)                                an empty file, where there is none
+    ("sysctl", name, value)                             while /proc/sys can still be written
 
 A target is resolved inside the root by openat2(RESOLVE_IN_ROOT), whatever links the image holds;
 kernel filesystems are never mounted through a link at all (CVE-2019-19921). Binds are cloned
@@ -69,8 +70,6 @@ def become(plan: Plan, status: int, tty: int) -> NoReturn:
     os.close(root)
     for path in plan["readonly"]:
         linux.mount_setattr(linux.AT_FDCWD, path, 0, attr_set=linux.MOUNT_ATTR_RDONLY)
-    for name, value in plan["sysctl"]:
-        _sysctl(name, value)
     os.umask(0o022)
     process.run(plan["process"], status, slave)
 
@@ -111,6 +110,8 @@ def take(root: int, step: tuple[Any, ...]) -> None:
             _readonly(root, step[1])
         elif kind == "file":
             os.close(target(root, step[1], directory=False, mode=step[2]))
+        elif kind == "sysctl":
+            _sysctl(root, step[1], step[2])
         else:
             raise StartError(f"unknown step in a container's plan: {kind}")
     except OSError as e:
@@ -240,10 +241,11 @@ def _readonly(root: int, path: str) -> None:
     os.close(fd)
 
 
-def _sysctl(name: str, value: str) -> None:
-    path = "/proc/sys/" + name.replace(".", "/")
+def _sysctl(root: int, name: str, value: str) -> None:
+    path = "proc/sys/" + name.replace(".", "/")
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = linux.openat2(root, path, os.O_WRONLY | os.O_CLOEXEC,
+                           resolve=linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_SYMLINKS)
         try:
             os.write(fd, value.encode())
         finally:

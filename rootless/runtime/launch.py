@@ -40,6 +40,7 @@ def launch(plan: Plan, userns: int, status: int, ready: int, tty: int) -> NoRetu
     is told. `tty`: socket on which I hands over the terminal's master, or -1.
     """
     try:
+        process.oom_score(plan["process"])
         pid = _clone_container(plan, userns, status, ready, tty)
         os.write(ready, f"{pid}\n".encode())
         os._exit(0)

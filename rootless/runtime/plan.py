@@ -63,7 +63,6 @@ def build(config: Config, mounts: list[RootMount], target: str, store: str,
         "domainname": config.get("domainname", ""),
         "loopback": "network" in kinds,
         "readonly": ["/" + m[0] for m in mounts] if config["root"]["readonly"] else [],
-        "sysctl": sorted(config["linux"]["sysctl"].items()),
         "steps": steps(config),
         "process": process(config["process"], config["annotations"], seccomp, userns,
                            size if config["process"]["terminal"] else None, first=True, dies=True),
@@ -104,6 +103,7 @@ def steps(config: Config) -> list[Step]:
                     ("symlink", "/proc/self/fd/2", "/dev/stderr"),
                     ("symlink", "pts/ptmx", "/dev/ptmx"),
                     ("symlink", "/proc/kcore", "/dev/core")]
+    out += [("sysctl", name, value) for name, value in sorted(config["linux"]["sysctl"].items())]
     out += [("readonly", path) for path in config["linux"]["readonlyPaths"]]
     out += [("mask", path) for path in config["linux"]["maskedPaths"]]
     return out

@@ -39,6 +39,24 @@ def become_mapped_root(*, single: bool) -> None:
     os.setresuid(0, 0, 0)
 
 
+def oom_score(proc: Process) -> None:
+    """Set the preference of the OOM killer, which children inherit. Done first of all: once a
+    process is not dumpable, its files in /proc are the machine's root's."""
+    wanted = proc["oom_score_adj"]
+    if wanted is None:
+        return
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(wanted).encode())
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise StartError(f"cannot set the OOM score to {wanted}: {os_reason(e)}",
+                         hint="from 0 to 1000; only root may go below what it was given"
+                         ) from None
+
+
 def preload(proc: Process) -> None:
     """Import what is needed after pivot_root, while the interpreter's files can be reached."""
     if proc["rlimits"]:
@@ -130,10 +148,6 @@ def _limits(proc: Process) -> None:
                     f"cannot set the limit {number} to {soft}:{hard}: {e}",
                     hint="a user without root can lower limits, and raise them up to "
                          "what `ulimit -H` shows") from None
-    if proc["oom_score_adj"] is not None:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(fd, str(proc["oom_score_adj"]).encode())
-        os.close(fd)
 
 
 def _work_directory(path: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.support import filled, leftovers, registry
+from tests.integration.support.box import Box, eventually
 from tests.integration.support.cli import Cli
 from tests.integration.support.faults import Proxy
 from tests.integration.support.registry import Registry
@@ -92,6 +93,9 @@ def _finish(cli: Cli) -> None:
         cli("rm", "-f", *listed.text.split())
     left = {d: sorted(os.listdir(cli.store / d)) for d in ("containers", "names", "tmp")
             if (cli.store / d).is_dir() and os.listdir(cli.store / d)}
+    # Monitors of --rm may still be deleting, and need the helper for it.
+    eventually(lambda: not (cli.store / "trash").is_dir() or not os.listdir(cli.store / "trash"),
+               "the trash is empty")
     cli("system", "stop")
     assert not left, f"left in the store after every container was removed: {left}"
 
@@ -121,3 +125,9 @@ def tiny(cli: Cli, server: Registry) -> str:
     name = f"{server.address}/tiny:latest"
     cli.ok("pull", name)
     return name
+
+
+@pytest.fixture(scope="session")
+def box(cli: Cli, tiny: str) -> Box:
+    """Containers of the quick image."""
+    return Box(cli, tiny)

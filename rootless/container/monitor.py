@@ -207,6 +207,9 @@ class Monitor:
         launcher = os.fork()
         if launcher == 0:
             try:
+                # The reading end is the monitor's alone: that is how the first process learns
+                # of the monitor's death (process.run).
+                os.close(status_r)
                 for n in (0, 1, 2):
                     os.dup2(stdio[n], n)
                 from rootless.runtime import launch
@@ -371,7 +374,10 @@ class Monitor:
             return
         client = Client(fd, frames.Reader())
         self.clients[fd] = client
-        client.push(frame(frames.STARTED, str(self.pid).encode()))
+        try:
+            client.push(frame(frames.STARTED, str(self.pid).encode()))
+        except OSError:
+            self._gone(client)      # killed since it connected
 
     def _serve(self, client: Client, events: int) -> None:
         try:

@@ -14,7 +14,6 @@ import fcntl
 import os
 
 from rootless import jsontext
-from rootless.container.monitor import start_ticks
 from rootless.errors import Conflict, NotFound, StorageError, os_reason
 from rootless.files import Lock, read_bytes, write_atomic
 from rootless.record import record
@@ -110,19 +109,23 @@ def _state(raw: dict[str, Any]) -> State:
     if raw["boot"] != boot_id():
         return State("exited", code=255, started=raw["started"],
                      error="the machine was restarted while it ran")
-    try:
-        if start_ticks(raw["pid"]) == raw["ticks"]:
-            return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"])
-    except (OSError, ValueError):
-        pass
-    try:
-        if start_ticks(raw["monitor"]) == raw["monitor_ticks"]:
-            # It has ended and its monitor is writing that down this instant.
-            return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"])
-    except (OSError, ValueError):
-        pass
+    # While its monitor lives, one that has ended is being written down this instant.
+    if _lives(raw["pid"], raw["ticks"]) or _lives(raw["monitor"], raw["monitor_ticks"]):
+        return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"])
     return State("exited", code=255, started=raw["started"],
                  error="its monitor was killed, so its exit code is not known")
+
+
+def _lives(pid: int, ticks: str) -> bool:
+    """Is it still that process? A zombie is not: where nobody reaps orphans, as in many a
+    container whose first process is no init, it stays for ever."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            text = f.read()
+    except OSError:
+        return False
+    fields = text[text.rindex(b")") + 2:].split()
+    return fields[19].decode() == ticks and fields[0] not in (b"Z", b"X")
 
 
 def _load(path: str, what: str) -> dict[str, Any]:

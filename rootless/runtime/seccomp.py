@@ -98,7 +98,8 @@ def _checksum(data: bytes) -> int:
     # As in Fletcher's and Adler's sums each byte's weight depends on its place; one big division
     # is the fastest there is without an import. The 1 on top: zeros, which a power cut leaves in
     # place of a file's end, must not have the sum 0.
-    return int.from_bytes(data + b"\1", "little") % 0xFFFFFFFFFFFFFFC5     # the largest prime of 64 bits
+    largest_prime = 0xFFFFFFFFFFFFFFC5      # of 64 bits
+    return int.from_bytes(data + b"\1", "little") % largest_prime
 
 
 def _read(cache: str | None, key: str) -> bytes | None:

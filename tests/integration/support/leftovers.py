@@ -93,6 +93,8 @@ def strays(*, alone: bool = False) -> set[str]:
                 st = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
+            if entry.path == f"/run/user/{os.getuid()}/rootless":
+                continue        # the run directory of commands without XDG_RUNTIME_DIR
             if st.st_uid in owners and (alone or "rootless" in entry.name):
                 kind = "/" if stat.S_ISDIR(st.st_mode) else ""
                 found.add(entry.path + kind)

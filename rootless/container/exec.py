@@ -70,6 +70,7 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
     child = os.fork()
     if child == 0:
         try:
+            os.close(status_r)      # only ours tells that we live (process.run)
             if detach:
                 os.setsid()
             for n in (0, 1, 2):

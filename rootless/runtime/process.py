@@ -64,6 +64,7 @@ def preload(proc: Process) -> None:
     if proc["init"]:
         from rootless.runtime import reaper  # noqa: F401
     import _signal  # noqa: F401
+    import select  # noqa: F401
 
 
 def run(proc: Process, status: int, slave: int) -> NoReturn:
@@ -74,7 +75,7 @@ def run(proc: Process, status: int, slave: int) -> NoReturn:
     env = dict(proc["env"])
     env.setdefault("HOME", user.home)
     _limits(proc)
-    _work_directory(proc["cwd"])
+    _work_directory(proc["cwd"], make=proc["first"])
     if slave >= 0 and not proc["single"]:
         os.fchown(0, user.uid, -1)
     for number in range(LAST_CAP + 1):
@@ -103,6 +104,8 @@ def run(proc: Process, status: int, slave: int) -> NoReturn:
     if status != 3:
         os.dup2(status, 3, inheritable=False)
     linux.close_range(4)
+    if proc["die_with_parent"]:
+        _parent_lives()
     if proc["init"]:
         from rootless.runtime import reaper
 
@@ -113,6 +116,16 @@ def run(proc: Process, status: int, slave: int) -> NoReturn:
         # The caller knows the pipe by a number that is closed by now.
         report(3, e)
         os._exit(e.exit_code or 1)
+
+
+def _parent_lives() -> None:
+    """Who waits for us may have died before PR_SET_PDEATHSIG: nobody reads the status pipe."""
+    import select
+
+    poll = select.poll()
+    poll.register(3, 0)
+    if poll.poll(0):
+        os._exit(1)
 
 
 def report(status: int, error: RootlessError) -> None:
@@ -150,10 +163,10 @@ def _limits(proc: Process) -> None:
                          "what `ulimit -H` shows") from None
 
 
-def _work_directory(path: str) -> None:
-    """Enter the working directory, made where missing as docker does."""
+def _work_directory(path: str, *, make: bool) -> None:
+    """Enter the working directory, which docker makes for a container's first process."""
     done = ""
-    for part in path.split("/"):
+    for part in path.split("/") if make else ():
         if part in ("", "."):
             continue
         done = f"{done}/{part}"

@@ -80,13 +80,9 @@ class Container:
 
         Raises NotFound when it was removed meanwhile.
         """
-        try:
-            fd = os.open(self.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(fd), os.stat(self.dir)):
-                return fd
-        except FileNotFoundError:
-            pass
+        fd = _locked(self.dir)
+        if fd >= 0:
+            return fd
         raise NotFound(f"no such container: {self.id[:12]}: it was removed meanwhile")
 
 
@@ -210,9 +206,28 @@ def new_id(paths: Paths) -> tuple[str, int]:
             continue
         path = paths.container(cid)
         os.mkdir(path, 0o711)
+        fd = _locked(path)
+        if fd >= 0:
+            return cid, fd
+        # Swept by another command before the lock was ours.
+
+
+def _locked(path: str) -> int:
+    """Descriptor of a directory that we hold alone; -1 when it has gone, also while we waited."""
+    try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    there = False
+    try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        return cid, fd
+        there = os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        pass
+    finally:
+        if not there:
+            os.close(fd)
+    return fd if there else -1
 
 
 def claim_name(paths: Paths, name: str, cid: str) -> None:
@@ -245,16 +260,17 @@ def _abandoned(paths: Paths, cid: str) -> bool:
         return True
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(path + "/container.json"):
+            return False
+        from rootless.storage import trash
+
+        # Still locked: its maker may only just have made it, and will see that it is gone.
+        trash.discard(paths, path)
+        return True
     except BlockingIOError:
         return False
     finally:
         os.close(fd)
-    if os.path.exists(path + "/container.json"):
-        return False
-    from rootless.storage import trash
-
-    trash.discard(paths, path)
-    return True
 
 
 def sweep(paths: Paths) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rootless.paths import Paths
 
 LIFETIME = 900      # seconds
+KEEP = b"k"
 
 
 @record(frozen=True)
@@ -101,11 +102,12 @@ def _start_time(proc: int) -> str:
 
 
 def _find(record_file: str, stamp: str) -> tuple[int, int, list[str]] | None:
-    """(descriptor of /proc/PID, pid, record lines) of a living keeper with the right map."""
+    """(descriptor of /proc/PID, pid, record lines) of a living keeper with the right map, or with
+    any where `stamp` is empty."""
     try:
         lines = read_bytes(record_file, 65536).decode().split("\n")
         pid, start = lines[0].split(" ")
-        if lines[1] != stamp:
+        if stamp and lines[1] != stamp:
             return None
         proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError, IndexError):
@@ -140,6 +142,7 @@ def _parse(text: str) -> tuple[Extent, ...]:
 def _make(record_file: str, stamp: str, uid: int) -> Userns:
     gid = os.getegid()
     uids, gids, why = plan_maps(uid, gid)
+    _retire(record_file)
     pid, release = _spawn_keeper()
     try:
         try:
@@ -147,9 +150,8 @@ def _make(record_file: str, stamp: str, uid: int) -> Userns:
         except HelperRefused as e:
             # The range is there but the helper will not set it. One id still works, in a fresh
             # namespace: a map can be written only once.
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
             os.close(release)
+            os.waitpid(pid, 0)
             pid, release = _spawn_keeper()
             uids, gids, why = [Extent(0, uid, 1)], [Extent(0, gid, 1)], str(e)
             write_maps(pid, uids, gids, uid)
@@ -159,15 +161,25 @@ def _make(record_file: str, stamp: str, uid: int) -> Userns:
             fd = os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
         finally:
             os.close(proc)
+        text = "\n".join([f"{pid} {start}", stamp, ",".join(e.line() for e in uids),
+                          ",".join(e.line() for e in gids), why, ""])
+        write_atomic(record_file, text.encode())
+        # Without this word, as when we are killed before, it ends: nobody would find it.
+        os.write(release, KEEP)
     except OSError as e:
         raise HostError(f"cannot set up a user namespace: {os_reason(e)}",
                         hint="rootless doctor tells what this machine allows") from None
     finally:
         os.close(release)
-    text = "\n".join([f"{pid} {start}", stamp, ",".join(e.line() for e in uids),
-                      ",".join(e.line() for e in gids), why, ""])
-    write_atomic(record_file, text.encode())
     return Userns(fd, tuple(uids), tuple(gids), why)
+
+
+def _retire(record_file: str) -> None:
+    """End a keeper whose map is no longer the right one."""
+    found = _find(record_file, "")
+    if found is not None:
+        os.close(found[0])
+        os.kill(found[1], 9)
 
 
 def plan_maps(uid: int, gid: int) -> tuple[list[Extent], list[Extent], str]:
@@ -239,7 +251,8 @@ def _write(path: str, text: str) -> None:
 
 
 def _spawn_keeper() -> tuple[int, int]:
-    """(pid, release): a process in a new user namespace that sleeps once `release` is closed."""
+    """(pid, release): a process in a new user namespace that ends with `release`, unless KEEP is
+    written there first: then it sleeps on."""
     ready_r, ready_w = os.pipe()
     go_r, go_w = os.pipe()
     pid = os.fork()
@@ -267,7 +280,8 @@ def _be_keeper(ready: int, go: int, go_w: int) -> None:
         os.setsid()
         os.chdir("/")
         os.write(ready, b"ok")
-        os.read(go, 1)
+        if os.read(go, 1) != KEEP:
+            os._exit(0)
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)

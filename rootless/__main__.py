@@ -20,6 +20,7 @@ USAGE_EXIT = 125
 def main() -> NoReturn:
     """Never returns. Exit codes are docker's."""
     code = USAGE_EXIT
+    _open_standard_streams()
     try:
         code = _main(sys.argv[1:])
         sys.stdout.flush()
@@ -34,6 +35,17 @@ def main() -> NoReturn:
     except OSError:
         pass
     os._exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed 0, 1 or 2, the next file opened would take its place."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is this one.
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+            setattr(sys, name, open(fd, "r" if fd == 0 else "w", closefd=False))
 
 
 def _main(argv: list[str]) -> int:

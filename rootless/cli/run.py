@@ -80,7 +80,7 @@ def run(options: Options) -> int:
     try:
         stdin = wanted.interactive and not detach
         size = attach.terminal_size(1) or attach.terminal_size(0) if wanted.tty else None
-        start(container, userns, options.monitor, stdin_once=stdin, size=size)
+        start(container, userns, lock, options.monitor, stdin_once=stdin, size=size)
         link = attach.Attached(
             options.monitor, stdin=stdin, tty=wanted.tty, detach_keys=wanted.detach_keys,
             kill=None if wanted.tty and stdin else lambda n: _proxy(container, n))

@@ -47,7 +47,7 @@ def _start(container: Container, userns: keeper.Userns, monitor: int) -> None:
     try:
         if container.state().running:
             return
-        start(container, userns, monitor, stdin_once=False, size=None)
+        start(container, userns, lock, monitor, stdin_once=False, size=None)
         said = attach.Attached(monitor, stdin=False, tty=False, detach_keys="",
                                kill=None).wait_started()
         if said != b"S":
@@ -67,7 +67,7 @@ def _start_attached(container: Container, userns: keeper.Userns, monitor: int,
     lock = container.lock()
     try:
         size = attach.terminal_size(1) or attach.terminal_size(0) if data["tty"] else None
-        start(container, userns, monitor, stdin_once=stdin, size=size)
+        start(container, userns, lock, monitor, stdin_once=stdin, size=size)
         keys = options.value("detach-keys")
         link = attach.Attached(monitor, stdin=stdin, tty=data["tty"],
                                detach_keys=data["detach_keys"] if keys is None else keys,

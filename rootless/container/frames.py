@@ -2,7 +2,8 @@
 
     kind (1 byte)  length (4 bytes, little-endian)  payload
 
-To the monitor:   P plan (marshal; with the namespace's descriptor as SCM_RIGHTS)
+To the monitor:   P plan (marshal; with two descriptors as SCM_RIGHTS: the user namespace and
+                    the container's lock)
                   I bytes for standard input    E end of standard input
                   W rows columns (text)         Q I want only the end
                   D detached on purpose         C nobody reads this stream (O or R) any more
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import sys
 
 PLAN, INPUT, INPUT_END, RESIZE, QUIET, DETACH = b"P", b"I", b"E", b"W", b"Q", b"D"
 CLOSED = b"C"
@@ -69,28 +71,29 @@ def send(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view):]
 
 
-def send_with_fd(fd: int, data: bytes, passed: int) -> None:
-    """`data` with one descriptor along with its first byte."""
+def send_with_fds(fd: int, data: bytes, passed: list[int]) -> None:
+    """`data` with descriptors along with its first byte."""
     sock = _socket.socket(fileno=fd)
     try:
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed.to_bytes(4, "little"))]
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS,
+                   b"".join(n.to_bytes(4, sys.byteorder) for n in passed))]
         sent = sock.sendmsg([data], rights)
     finally:
         sock.detach()
     send(fd, data[sent:])
 
 
-def receive_with_fd(fd: int, size: int = 1 << 16) -> tuple[bytes, int]:
-    """(bytes, the descriptor that came with them or -1); no bytes at the end of the stream."""
+def receive_with_fds(fd: int, size: int = 1 << 16) -> tuple[bytes, list[int]]:
+    """(bytes, the descriptors that came with them); no bytes at the end of the stream."""
     sock = _socket.socket(fileno=fd)
     try:
-        data, control, _, _ = sock.recvmsg(size, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        data, control, _, _ = sock.recvmsg(size, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
     finally:
         sock.detach()
-    for level, kind, value in control:
-        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            return data, int.from_bytes(value[:4], "little")
-    return data, -1
+    return data, [int.from_bytes(value[at:at + 4], sys.byteorder)
+                  for level, kind, value in control
+                  if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+                  for at in range(0, len(value) - 3, 4)]
 
 
 def connect(path: str) -> int:

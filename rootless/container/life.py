@@ -156,28 +156,31 @@ def wait(container: Container) -> int:
 
 def remove(container: Container, *, force: bool) -> None:
     """Raises Conflict for a running container, unless `force`: it is killed first."""
-    state = container.state()
-    if state.running:
-        if not force:
-            raise Conflict(
-                f"cannot remove container {container.name or container.id[:12]}: it is running",
-                hint=f"rootless stop {container.name} first, or rootless rm -f {container.name}")
-        ending = Ending(container, state)
-        send_signal(container, state, signals.KILL)
-        ending.wait(30)
-        ending.close()
-    try:
-        lock = container.lock()
-    except NotFound:
-        if force or container.data.get("rm"):
-            return      # --rm was quicker
-        raise
-    try:
-        if container.state().running:
-            raise Conflict(f"cannot remove container {container.name}: it was started again",
-                           hint=f"rootless rm -f {container.name}")
-        store.remove(container)
-    finally:
-        os.close(lock)
-
-
+    while True:
+        state = container.state()
+        if state.running:
+            if not force:
+                raise Conflict(
+                    f"cannot remove container {container.name or container.id[:12]}: it is "
+                    "running", hint=f"rootless stop {container.name} first, or rootless rm -f "
+                                    f"{container.name}")
+            ending = Ending(container, state)
+            send_signal(container, state, signals.KILL)
+            ended = ending.wait(30)
+            ending.close()
+            if ended is None:
+                raise HostError(f"cannot remove container {container.name}: process {state.pid} "
+                                "does not end, it waits in the kernel")
+        try:
+            lock = container.lock()
+        except NotFound:
+            if force or container.data["rm"]:
+                return      # --rm was quicker
+            raise
+        try:
+            # It may have been started again before we had the lock.
+            if not container.state().running:
+                store.remove(container)
+                return
+        finally:
+            os.close(lock)

@@ -5,8 +5,9 @@ the log, can be attached to, and its end is recorded. The monitor is forked befo
 imports anything, imports only built-in C modules itself, and holds the container's standard
 streams, its exit status, and a socket on which commands attach or wait.
 
-Order at the start: plan received -> launcher forked -> first process alive -> exec done (the
-status pipe closes) -> `state.json` says running -> "started" is told.
+Order at the start: plan received -> launcher forked -> first process alive -> `state.json` says
+starting -> exec done (the status pipe closes) -> it says running -> the container's lock is given
+back -> "started" is told.
 Order at the end: first process reaped -> output drained -> `state.json` says exited, or with
 --rm the container's directory has left the store by one rename -> "ended" is told -> files gone.
 So a command that was told something can rely on the disk saying the same.
@@ -35,6 +36,8 @@ CHUNK = 1 << 16
 # A slow reader holds its container back once this much is waiting for it.
 BACKLOG = 1 << 20
 DRAIN_SECONDS = 5.0
+# Bytes of `state.json` while it runs.
+ROOM = 1024
 
 
 def fork_early() -> int:
@@ -73,17 +76,17 @@ def _stand_alone(keep: int) -> None:
 
 def _be_monitor(sock: int) -> NoReturn:
     reader = frames.Reader()
-    userns = -1
+    given: list[int] = []
     while True:
-        data, fd = frames.receive_with_fd(sock)
-        if fd >= 0:
-            userns = fd
+        data, fds = frames.receive_with_fds(sock)
+        given += fds
         if not data:
             os._exit(0)
         got = reader.feed(data)
         if got:
             break
-    Monitor(marshal.loads(got[0][1]), userns, Client(sock, reader)).live()
+    userns, lock = given
+    Monitor(marshal.loads(got[0][1]), userns, lock, Client(sock, reader)).live()
     os._exit(0)
 
 
@@ -159,9 +162,10 @@ class Log:
 
 
 class Monitor:
-    def __init__(self, plan: dict[str, Any], userns: int, first: Client) -> None:
+    def __init__(self, plan: dict[str, Any], userns: int, lock: int, first: Client) -> None:
         self.plan = plan
         self.userns = userns
+        self.lock = lock
         self.clients = {first.sock: first}
         self.first: int = first.sock
         self.outputs: dict[int, bytes] = {}     # descriptor: frame kind
@@ -182,8 +186,9 @@ class Monitor:
             self._end(code, failure)
             return
         self.started = now()
-        self._record_running()
+        self._record("running")
         self._listen()
+        os.close(self.lock)
         self._tell(frame(frames.STARTED, str(self.pid).encode()))
         log = Log(self.plan["log"]) if self.plan["log"] else None
         status = self._loop(log)
@@ -222,8 +227,13 @@ class Monitor:
                 os.close(fd)
         told = os.read(ready_r, 32)
         os.close(ready_r)
+        unrecorded = None
         if told:
             self.pid = int(told)
+            unrecorded = self._record("starting")
+            if unrecorded:
+                # A container that nobody can see or stop must not run.
+                os.kill(self.pid, 9)
             if plan["tty"]:
                 self._take_master(tty_ours)
         problem = b""
@@ -234,8 +244,11 @@ class Monitor:
             problem += part
         os.close(status_r)
         os.waitpid(launcher, 0)
-        if problem:
-            failure: tuple[str, str, str | None] = marshal.loads(problem)
+        failure: tuple[str, str, str | None]
+        if unrecorded:
+            failure = unrecorded
+        elif problem:
+            failure = marshal.loads(problem)
         elif not told:
             failure = ("StartError", "the process that starts the container was killed", None)
         else:
@@ -245,9 +258,10 @@ class Monitor:
         return failure
 
     def _take_master(self, sock: int) -> None:
-        _, self.master = frames.receive_with_fd(sock, 1)
+        _, fds = frames.receive_with_fds(sock, 1)
         os.close(sock)
-        if self.master >= 0:
+        if fds:
+            self.master = fds[0]
             self.outputs[self.master] = frames.OUT
             self.input = self.master
 
@@ -441,30 +455,62 @@ class Monitor:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def _record_running(self) -> None:
+    def _record(self, status: str) -> tuple[str, str, str | None] | None:
+        """Write that it is starting or running; (kind, message, hint) when that failed."""
         plan = self.plan
-        self._write_state(
-            f'{{"status":"running","pid":{self.pid},"ticks":"{start_ticks(self.pid)}",'
-            f'"monitor":{os.getpid()},"monitor_ticks":"{start_ticks(os.getpid())}",'
-            f'"boot":{quote(plan["boot"])},"host":{quote(plan["host"])},'
-            f'"socket":{quote(plan["socket"])},"started":"{self.started}"}}')
+        path = plan["dir"] + "/state.json"
+        text = (f'{{"status":"{status}","pid":{self.pid},"ticks":"{start_ticks(self.pid)}",'
+                f'"monitor":{os.getpid()},"monitor_ticks":"{start_ticks(os.getpid())}",'
+                f'"boot":{quote(plan["boot"])},"host":{quote(plan["host"])},'
+                f'"socket":{quote(plan["socket"])},"started":"{self.started}"}}')
+        try:
+            # Longer than what may have to be written over it.
+            self._write_state(text.ljust(ROOM))
+            return None
+        except OSError as e:
+            from rootless.errors import os_reason
+            from rootless.files import space_hint
+
+            return ("StorageError", f"cannot write {path}: {os_reason(e)}",
+                    space_hint(e, plan["dir"]))
+
+    def _record_end(self, code: int, error: str) -> None:
+        text = (f'{{"status":"exited","code":{code},"started":"{self.started}",'
+                f'"finished":"{now()}","error":{quote(error)}}}')
+        try:
+            self._write_state(text)
+        except OSError:
+            # The disk is full: in place of the old one there is room. One write within a page
+            # is seen whole or not at all.
+            try:
+                fd = os.open(self.plan["dir"] + "/state.json", os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    size = os.fstat(fd).st_size
+                    if len(text) <= size <= ROOM:
+                        os.pwrite(fd, text.encode("utf-8", "surrogateescape").ljust(size), 0)
+                finally:
+                    os.close(fd)
+            except OSError:
+                pass        # the directory was removed under us
 
     def _write_state(self, text: str) -> None:
-        path = self.plan["dir"] + "/state.json"
+        """Atomically. Raises OSError."""
         temporary = f"{self.plan['dir']}/.state.{os.getpid()}"
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, text.encode("utf-8", "surrogateescape"))
+                data = text.encode("utf-8", "surrogateescape")
+                if os.write(fd, data) < len(data):
+                    raise OSError(28, os.strerror(28))      # ENOSPC
             finally:
                 os.close(fd)
-            os.rename(temporary, path)
+            os.rename(temporary, self.plan["dir"] + "/state.json")
         except OSError:
-            # Disk full, or the directory removed under us: readers see from /proc what runs.
             try:
                 os.unlink(temporary)
             except OSError:
                 pass
+            raise
 
     def _end(self, code: int, failure: tuple[str, str, str | None] | None) -> None:
         plan = self.plan
@@ -476,10 +522,7 @@ class Monitor:
                 pass
         doomed = self._leave_store() if plan["rm"] else ""
         if not doomed:
-            error = quote(failure[1]) if failure else '""'
-            started = f'"{self.started}"' if self.started else '""'
-            self._write_state(f'{{"status":"exited","code":{code},"started":{started},'
-                              f'"finished":"{now()}","error":{error}}}')
+            self._record_end(code, failure[1] if failure else "")
         if failure is not None:
             last = frame(frames.FAILED, marshal.dumps(failure))
         else:

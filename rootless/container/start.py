@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from rootless.userns.keeper import Userns
 
 
-def start(container: Container, userns: Userns, monitor: int, *, stdin_once: bool,
+def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdin_once: bool,
           size: tuple[int, int] | None) -> None:
     """Send the plan; the monitor answers STARTED or FAILED on the same socket.
 
     `monitor`: socket of `monitor.fork_early()`. `size`: rows and columns of the terminal.
-    The caller holds the container's lock until the answer.
+    The caller holds the container's `lock` until the answer. The monitor gets it too: a caller
+    that is killed meanwhile leaves nobody else a half-started container to change.
     """
     data = container.data
     if data.get("damaged"):
@@ -37,13 +38,12 @@ def start(container: Container, userns: Userns, monitor: int, *, stdin_once: boo
                       seccomp=seccomp_program(container, config, userns), size=size)
     if os.environ.get("ROOTLESS_DEBUG"):
         os.write(2, plan.describe(made).encode())
-    run_dir = container.paths.run
     message = marshal.dumps({
         "id": container.id,
         "name": container.name,
         "dir": container.dir,
         "store": container.paths.data,
-        "socket": f"{run_dir}/{container.id[:24]}.sock",
+        "socket": store.socket_path(container.paths, container.id),
         "log": container.log if data["log_driver"] != "none" else "",
         "tty": data["tty"],
         "stdin": data["stdin"],
@@ -53,7 +53,7 @@ def start(container: Container, userns: Userns, monitor: int, *, stdin_once: boo
         "host": os.uname().nodename,
         "start": made,
     })
-    frames.send_with_fd(monitor, frames.frame(frames.PLAN, message), userns.fd)
+    frames.send_with_fds(monitor, frames.frame(frames.PLAN, message), [userns.fd, lock])
 
 
 def _root_mounts(container: Container, userns: Userns) -> list[RootMount]:

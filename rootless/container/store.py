@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rootless.paths import Paths
 
 HEX = frozenset("0123456789abcdef")
+_CONFIGURED = {"process", "root", "hostname", "mounts", "linux", "annotations"}
 
 
 @record(frozen=True)
@@ -64,12 +65,22 @@ class Container:
 
     def config(self) -> dict[str, Any]:
         """The OCI runtime configuration. Raises StorageError."""
-        return _load(self.dir + "/config.json", f"container {self.id[:12]}")
+        path = self.dir + "/config.json"
+        try:
+            data = jsontext.loads(read_bytes(path))
+        except OSError as e:
+            raise StorageError(f"cannot read container {self.id[:12]}: {path}: {os_reason(e)}",
+                               hint=f"rootless rm -f {self.id[:12]} removes it") from None
+        except ValueError:
+            data = None
+        if not isinstance(data, dict) or not data.keys() >= _CONFIGURED:
+            raise StorageError(f"container {self.id[:12]} is damaged: {path} is not valid",
+                               hint=f"rootless rm -f {self.id[:12]} removes it")
+        return data
 
     def state(self) -> State:
         try:
-            raw = jsontext.loads(read_bytes(self.dir + "/state.json"))
-            return _state(raw)
+            return _state(jsontext.loads(read_bytes(self.dir + "/state.json")))
         except FileNotFoundError:
             return State("created")
         except (OSError, ValueError, KeyError, TypeError):
@@ -97,14 +108,16 @@ def boot_id() -> str:
 
 def _state(raw: dict[str, Any]) -> State:
     if raw["status"] == "exited":
-        return State("exited", code=raw["code"], started=raw["started"],
-                     finished=raw["finished"], error=raw["error"])
+        return State("exited", code=int(raw["code"]), started=str(raw["started"]),
+                     finished=str(raw["finished"]), error=str(raw["error"]))
     if raw["host"] != os.uname().nodename:
         # A home directory shared by several machines: only that one can tell.
         return State("running", pid=0, started=raw["started"], elsewhere=raw["host"])
     if raw["boot"] != boot_id():
         return State("exited", code=255, started=raw["started"],
                      error="the machine was restarted while it ran")
+    if raw["status"] == "starting" and _lives(raw["monitor"], raw["monitor_ticks"]):
+        return State("created")
     # While its monitor lives, one that has ended is being written down this instant.
     if _lives(raw["pid"], raw["ticks"]) or _lives(raw["monitor"], raw["monitor_ticks"]):
         return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"])
@@ -124,34 +137,37 @@ def _lives(pid: int, ticks: str) -> bool:
     return fields[19].decode() == ticks and fields[0] not in (b"Z", b"X")
 
 
-def _load(path: str, what: str) -> dict[str, Any]:
-    try:
-        data = jsontext.loads(read_bytes(path))
-    except OSError as e:
-        raise StorageError(f"cannot read {what}: {path}: {os_reason(e)}") from None
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise StorageError(f"{what} is damaged: {path} is not valid",
-                           hint="rootless rm -f removes it")
-    return data
-
-
 def load(paths: Paths, cid: str) -> Container | None:
     """The container of a full id; None when there is none (any more, or yet)."""
     try:
         data = jsontext.loads(read_bytes(f"{paths.containers}/{cid}/container.json"))
-        return Container(paths, cid, data if isinstance(data, dict) else _damaged(cid))
+        return Container(paths, cid, _sound(data, cid))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
         return Container(paths, cid, _damaged(cid))
 
 
+# What can be listed without having been checked any further.
+_LISTED = ("name", "image", "image_id", "command", "created", "labels")
+
+
+def _sound(data: object, cid: str) -> dict[str, Any]:
+    stand_in = _damaged(cid)
+    if isinstance(data, dict) and all(isinstance(data.get(key), type(stand_in[key]))
+                                      for key in _LISTED):
+        return data
+    return stand_in
+
+
 def _damaged(cid: str) -> dict[str, Any]:
-    """Enough of a record to list and remove a container whose own is lost."""
+    """Enough of a record to list, stop and remove a container whose own is lost."""
     return {"id": cid, "name": "", "image": "<damaged>", "image_id": "", "command": [],
-            "created": "", "labels": {}, "damaged": True}
+            "created": "", "labels": {}, "damaged": True, "layers": [], "host_root": False,
+            "entrypoint": [], "tty": False, "stdin": False, "rm": False, "network": "none",
+            "mounts": [], "privileged": False, "cap_add": [], "cap_drop": [], "userns": "",
+            "stop_signal": "", "stop_timeout": None, "detach_keys": "", "log_driver": "k8s-file",
+            "ports": []}
 
 
 def every(paths: Paths) -> list[Container]:
@@ -195,6 +211,11 @@ def valid_name(name: str) -> bool:
     """[a-zA-Z0-9][a-zA-Z0-9_.-]*"""
     return (1 <= len(name) <= 255 and NAME_CHARS.issuperset(name)
             and name[0] not in "_.-")
+
+
+def socket_path(paths: Paths, cid: str) -> str:
+    """Where the container's monitor listens; a Unix socket's path has 107 bytes at most."""
+    return f"{paths.run}/{cid[:24]}.sock"
 
 
 def new_id(paths: Paths) -> tuple[str, int]:
@@ -326,5 +347,9 @@ def remove(container: Container) -> None:
     """Out of the store at once, then its files. The caller holds the lock and knows it is idle."""
     from rootless.storage import trash
 
+    try:
+        os.unlink(socket_path(container.paths, container.id))      # of a monitor that was killed
+    except OSError:
+        pass
     release_name(container.paths, container.name, container.id)
     trash.discard(container.paths, container.dir)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import compileall
 import importlib.metadata
+import os
 import py_compile
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from pathlib import Path
 import tomli
 from packaging.requirements import Requirement
 
+from tests.integration.support import cache
 from tests.vm.image import as_namespace_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -65,13 +68,32 @@ def _environment(venv: Path, python: str) -> None:
     (venv / "bin/python").symlink_to("/usr/bin/python3")
     (venv / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
     project = tomli.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    ours = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     for distribution in _with_dependencies([*project["dependencies"], "pytest"]):
-        for file in distribution.files or ():
+        files = distribution.files or ()
+        if ours != python and any(file.suffix == ".so" for file in files):
+            _fetch(distribution, packages, python)
+            continue
+        for file in files:
             # Commands go to ../../../bin; an egg lists the sources it was built from as well.
             if ".." not in file.parts and Path(str(file.locate())).is_file():
                 copy = packages / file
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(str(file.locate()), copy)
+
+
+def _fetch(distribution: importlib.metadata.Distribution, packages: Path, python: str) -> None:
+    """The same version, compiled for the machine's interpreter."""
+    wanted = f"{distribution.metadata['Name']}=={distribution.version}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+         "--no-deps", "--only-binary=:all:", "--python-version", python[len("python"):],
+         "--target", str(packages), wanted],
+        env={**os.environ, "PIP_CACHE_DIR": str(cache.root() / "pip")}, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise RuntimeError(f"cannot fetch {wanted} for {python}:\n"
+                           f"{done.stdout.decode(errors='replace')[-4000:]}")
 
 
 def _with_dependencies(wanted: list[str]) -> Iterator[importlib.metadata.Distribution]:

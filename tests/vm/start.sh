@@ -17,6 +17,6 @@ for user in user root; do
         export PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 LANG=C.UTF-8
         export RESULTS=/dev/ttyS1
         xargs --delimiter="\n" --arg-file="/payload/cases-$USER" /payload/venv/bin/python -m pytest \
-            --color=no -c pyproject.toml --confcutdir=tests/vm/inside -p no:cacheprovider -p tests.vm.send \
-            -o faulthandler_timeout=60'
+            -c pyproject.toml --confcutdir=tests/vm/inside -p no:cacheprovider -p tests.vm.send \
+            -o faulthandler_timeout=60 --color=no'
 done

@@ -119,11 +119,9 @@ def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: i
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)
     inner = os.fork()
     if inner:
-        os.close(status)
-        if tty >= 0:
-            os.close(tty)
-        for fd in (0, 1, 2):
-            os.close(fd)
+        # All: the other ends of the pipes too, which would keep the process from ever seeing
+        # the end of its input, or that nobody reads its output.
+        linux.close_range(0)
         code = os.waitpid(inner, 0)[1]
         os._exit(os.WEXITSTATUS(code) if os.WIFEXITED(code) else 128 + os.WTERMSIG(code))
     try:

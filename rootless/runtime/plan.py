@@ -153,6 +153,7 @@ def process(proc: Config, annotations: dict[str, str], seccomp: bytes, userns: U
         "oom_score_adj": proc.get("oomScoreAdj"),
         "single": userns.single,
         "size": size,
+        "first": first,
         "init": first and bool(annotations.get("org.rootless.init")),
         "die_with_parent": dies,
     }

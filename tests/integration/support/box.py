@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.integration.support.cli import Cli, Result, Terminal
+from tests.integration.support.cli import Cli, Process, Result, Terminal
 
 _numbers = itertools.count(1)
 
@@ -34,7 +33,7 @@ class Box:
         assert result.out == b"", result
         return result
 
-    def popen(self, *options: str, then: tuple[str, ...], **more: Any) -> subprocess.Popen[bytes]:
+    def popen(self, *options: str, then: tuple[str, ...], **more: Any) -> Process:
         """A command line that is running."""
         return self.cli.popen("run", "--rm", *options, self.image, *then, **more)
 

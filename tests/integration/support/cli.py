@@ -15,6 +15,7 @@ import sysconfig
 import termios
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -46,6 +47,16 @@ class Result:
         return f"rootless {' '.join(self.args)}: exit {self.rc}\n{self.out!r}\n{self.error}"
 
 
+class Process(subprocess.Popen[bytes]):
+    """A command line that is running; a `with` that fails does not wait for its end."""
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, value, trace)
+
+
 class Cli:
     """One user's view: `home` holds everything, `run(...)` runs a command to its end."""
 
@@ -62,11 +73,11 @@ class Cli:
     def store(self) -> Path:
         return self.home / ".local/share/rootless"
 
-    def popen(self, *args: str, **more: Any) -> subprocess.Popen[bytes]:
+    def popen(self, *args: str, **more: Any) -> Process:
         more.setdefault("stdin", subprocess.DEVNULL)
         more.setdefault("env", self.env)
         more.setdefault("cwd", self.home)
-        return subprocess.Popen([*COMMAND, *args], **more)
+        return Process([*COMMAND, *args], **more)
 
     def __call__(self, *args: str, stdin: bytes | None = None, timeout: float = 60,
                  env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:

@@ -13,9 +13,9 @@ Order at the end: first process reaped -> output drained -> `state.json` says ex
 So a command that was told something can rely on the disk saying the same.
 
 It runs as the user in the host's namespaces and never enters the container's. When it is killed,
-the kernel kills the container's first process with it (PR_SET_PDEATHSIG), unless that one has
-changed to a user that ours may not signal; such a container runs on, and is shown and stopped by
-its process.
+the kernel kills the container's first process with it (PR_SET_PDEATHSIG), unless the command has
+changed its user itself, which makes the kernel forget that; such a container runs on, and is shown
+and stopped by its process.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ def _finish(cli: Cli) -> None:
     listed = cli("ps", "-aq")
     if listed.text.split():
         cli("rm", "-f", *listed.text.split())
-    left = {d: sorted(os.listdir(cli.store / d)) for d in ("containers", "names", "tmp")
-            if (cli.store / d).is_dir() and os.listdir(cli.store / d)}
+    left = {d: found for d in ("containers", "names", "tmp") if (cli.store / d).is_dir()
+            and (found := sorted(set(os.listdir(cli.store / d)) - {".lock"}))}
     # Monitors of --rm may still be deleting, and need the helper for it.
     eventually(lambda: not (cli.store / "trash").is_dir() or not os.listdir(cli.store / "trash"),
                "the trash is empty")

@@ -55,6 +55,9 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
         raise Conflict(f"container {container.name} has just ended") from None
     if container.state().pid != state.pid:
         raise Conflict(f"container {container.name} has just ended")
+    if container.config()["annotations"]["org.rootless.init"]:
+        os.close(pidfd)
+        pidfd = _below_init(container, state.pid)
 
     status_r, status_w = os.pipe()
     tty_ours, tty_theirs = frames.pair() if tty else (-1, -1)
@@ -103,6 +106,24 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
     if master >= 0:
         outputs[master] = 1
     return Exec(child, ours, outputs, master)
+
+
+def _below_init(container: Container, init_pid: int) -> int:
+    """A pidfd of the command below --init, which is in the same namespaces.
+
+    The init itself is closed to everybody (PR_SET_DUMPABLE 0), and so are its namespaces.
+    """
+    try:
+        with open(f"/proc/{init_pid}/task/{init_pid}/children", "rb") as f:
+            first = int(f.read().split()[0])
+        pidfd = os.pidfd_open(first)
+        with open(f"/proc/{first}/stat", "rb") as f:
+            parent = int(f.read().rpartition(b")")[2].split()[1])
+        if parent == init_pid:
+            return pidfd
+    except (OSError, IndexError):
+        pass
+    raise Conflict(f"container {container.name} has just ended")
 
 
 def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: int) -> NoReturn:

@@ -156,6 +156,16 @@ def set_name(name: str) -> None:
     _check(_libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0), "prctl")
 
 
+def set_command_line(text: str) -> None:
+    """The arguments that ps(1) shows, in place of those this process was started with: the
+    memory they lie in is overwritten (proc_pid_cmdline(5), arg_start and arg_end)."""
+    with open("/proc/self/stat", "rb") as f:
+        fields = f.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    raw = os.fsencode(text)[:end - start - 1]
+    ctypes.memmove(start, raw.ljust(end - start, b"\0"), end - start)
+
+
 def sethostname(name: str) -> None:
     raw = os.fsencode(name)
     _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), name)

@@ -31,6 +31,8 @@ def start() -> None:
         pthread_sigmask(SIG_SETMASK, [])
         return
     linux.set_name("init")
+    # What was typed outside, secrets in it, is not the container's to read.
+    linux.set_command_line("init")
     os.close(3)         # the status pipe: only the child's exec closes it otherwise
     code = -1
     try:

@@ -1,14 +1,19 @@
 """What a test session leaves behind, found without asking the engine.
 
 The test process becomes the subreaper of everything it starts: whoever is orphaned, a monitor or
-a keeper, becomes its child, so nothing can hide by daemonising.
+a keeper, becomes its child, so nothing can hide by daemonising. As an init does, it buries those
+that have ended: a zombie in a pid namespace keeps the namespace's first process from ending.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import stat
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +24,24 @@ def adopt_orphans() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    threading.Thread(target=_bury, daemon=True).start()
+
+
+def _bury() -> None:
+    """Reap zombies that nobody here waits for: dead at two looks, and of no Popen."""
+    before: set[int] = set()
+    while True:
+        time.sleep(0.2)
+        dead = {pid for pid, parent, state, _ in processes()
+                if parent == os.getpid() and state == "Z"}
+        if forgotten := dead & before:
+            forgotten -= {p.pid for p in gc.get_objects() if isinstance(p, subprocess.Popen)}
+        for pid in forgotten:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+        before = dead
 
 
 def processes() -> Iterator[tuple[int, int, str, str]]:

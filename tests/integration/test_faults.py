@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from tests.integration.support import filled, leftovers
 from tests.integration.support.box import Box, eventually
 from tests.integration.support.cli import COMMAND, Cli
 
+_numbers = itertools.count(1)
 FOREVER = ("sh", "-c", "echo up; exec sleep 1000")
 
 
@@ -27,6 +29,11 @@ def family(word: str) -> set[int]:
     fork, until the container's own command takes the place of the last."""
     return {pid for pid, _, state, _ in leftovers.processes()
             if state not in "ZX" and pid != os.getpid() and word in leftovers.command_line(pid)}
+
+
+def unique(word: str) -> str:
+    """Not on the command line of another test, or of another run of these tests."""
+    return f"{word}-{os.getpid()}-{next(_numbers)}"
 
 
 def state(cli: Cli, name: str) -> dict[str, Any]:
@@ -73,8 +80,8 @@ MOMENTS = [ms / 1000 for ms in (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 80
 @pytest.mark.parametrize("verb", [("run", "-d"), ("run", "--rm"), ("create",)], ids=" ".join)
 def test_a_command_killed_at_any_moment(box: Box, verb: tuple[str, ...], user: str) -> None:
     for number, moment in enumerate(MOMENTS[::2]):
-        name = f"cut{user}x{number}x"
-        process = box.cli.popen(*verb, "--name", name, "-u", user, box.image, "sleep", f"1{name}",
+        name = unique(f"cut{number}")
+        process = box.cli.popen(*verb, "--name", name, "-u", user, box.image, "sleep", "1000",
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(moment)
         process.kill()
@@ -85,14 +92,14 @@ def test_a_command_killed_at_any_moment(box: Box, verb: tuple[str, ...], user: s
 @pytest.mark.parametrize("user", ["0", "1000"])
 def test_a_command_and_all_it_started_killed_at_any_moment(box: Box, user: str) -> None:
     for number, moment in enumerate(MOMENTS):
-        name = f"all{user}x{number}x"
+        name = unique(f"all{number}")
         process = box.cli.popen("run", "-d", "--name", name, "-u", user, box.image, "sleep",
                                 "1000", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(moment)
-        for pid in family(name):
-            kill(pid)
+        while found := family(name):        # those forked while we looked, too
+            for pid in found:
+                kill(pid)
         process.wait()
-        eventually(lambda n=name: not family(n), "dead")    # type: ignore[misc]
         sound(box, name)
 
 

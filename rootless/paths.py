@@ -73,7 +73,7 @@ class Paths:
             return self._run
         candidates = [self._xdg_run, f"/run/user/{self.uid}"]
         if self.uid == 0:
-            candidates = ["/run"]
+            candidates = ["/run", self._xdg_run]
         for base in candidates:
             if base.startswith("/") and _private_dir(base, self.uid):
                 return self._make_run(base + "/rootless")

@@ -193,8 +193,10 @@ def plan_maps(uid: int, gid: int) -> tuple[list[Extent], list[Extent], str]:
     granted_u = subid.ranges("/etc/subuid", name, uid) or subid.nss_ranges(name, groups=False)
     granted_g = subid.ranges("/etc/subgid", name, uid) or subid.nss_ranges(name, groups=True)
     if uid == 0:
-        return (subid.extents_for_root(granted_u, subid.own_extents("uid")),
-                subid.extents_for_root(granted_g, subid.own_extents("gid")), "")
+        uids = subid.extents_for_root(granted_u, subid.own_extents("uid"))
+        gids = subid.extents_for_root(granted_g, subid.own_extents("gid"))
+        alone = len(uids) == 1 and uids[0].count == 1
+        return uids, gids, "there is none but root's in the user namespace here" if alone else ""
     why = ""
     if not granted_u or not granted_g:
         missing = "/etc/subuid" if not granted_u else "/etc/subgid"

@@ -73,11 +73,12 @@ class Cli:
     def store(self) -> Path:
         return self.home / ".local/share/rootless"
 
-    def popen(self, *args: str, **more: Any) -> Process:
+    def popen(self, *args: str, before: tuple[str, ...] = (), **more: Any) -> Process:
+        """`before`: words of a program that runs the command line, as unshare does."""
         more.setdefault("stdin", subprocess.DEVNULL)
         more.setdefault("env", self.env)
         more.setdefault("cwd", self.home)
-        return Process([*COMMAND, *args], **more)
+        return Process([*before, *COMMAND, *args], **more)
 
     def __call__(self, *args: str, stdin: bytes | None = None, timeout: float = 60,
                  env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:

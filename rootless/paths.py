@@ -107,7 +107,9 @@ class Paths:
         if os.path.exists(marker):
             return
         try:
-            os.makedirs(self.data, 0o711, exist_ok=True)
+            # Closed: a set-user-ID file of an image belongs to us on the disk, and whoever can
+            # reach it can run it as us. Only the ids that root's containers use must pass.
+            os.makedirs(self.data, 0o711 if self.uid == 0 else 0o700, exist_ok=True)
             foreign = [n for n in os.listdir(self.data)
                        if n not in STORE_NAMES and not n.startswith(".")]
             if foreign:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Plan = dict[str, Any]
 
 O_PATH = os.O_PATH | os.O_CLOEXEC
+LINKS = 40      # that lead from one to the next, as in path_resolution(7)
 _KERNEL = frozenset(("proc", "sysfs", "cgroup2", "mqueue", "devpts"))
 
 
@@ -136,7 +137,8 @@ def resolve(root: int, path: str, *, links: bool = True) -> int:
     return linux.openat2(root, path.lstrip("/") or ".", O_PATH, resolve=how)
 
 
-def target(root: int, path: str, *, directory: bool, links: bool = True, mode: int = 0o755) -> int:
+def target(root: int, path: str, *, directory: bool, links: bool = True, mode: int = 0o755,
+           followed: int = 0) -> int:
     """O_PATH descriptor of a mount point, made with its parents where missing."""
     try:
         return resolve(root, path, links=links)
@@ -153,11 +155,12 @@ def target(root: int, path: str, *, directory: bool, links: bool = True, mode: i
         # A link that leads nowhere: what it names is made inside the root.
         if not links:
             raise
-        to = os.readlink(name, dir_fd=parent)
-        os.close(parent)
-        base = path.rstrip("/").rpartition("/")[0]
-        return target(root, to if to.startswith("/") else f"{base}/{to}", directory=directory,
-                      mode=mode)
+        if followed == LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+        to = os.path.join("/", os.path.dirname(path), os.readlink(name, dir_fd=parent))
+        # As in many an image's resolv.conf -> ../run/systemd/resolve/stub-resolv.conf.
+        return target(root, os.path.normpath(to), directory=directory, mode=mode,
+                      followed=followed + 1)
     finally:
         os.close(parent)
     return resolve(root, path, links=links)

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import marshal
 import os
+import sys
 
 from rootless import linux
 from rootless.errors import (
@@ -115,7 +116,8 @@ def run(proc: Process, status: int, slave: int) -> NoReturn:
     except RootlessError as e:
         # The caller knows the pipe by a number that is closed by now.
         report(3, e)
-        os._exit(e.exit_code or 1)
+    finally:
+        give_up(3)
 
 
 def _parent_lives() -> None:
@@ -131,6 +133,15 @@ def _parent_lives() -> None:
 def report(status: int, error: RootlessError) -> None:
     """Tell who waits at the other end of the status pipe why there will be no command."""
     os.write(status, marshal.dumps((type(error).__name__, error.message, error.hint)))
+
+
+def give_up(status: int) -> NoReturn:
+    """The end of a process that did not become the command. For a `finally`: what nobody caught
+    is told too, as silence on the status pipe would mean that the command runs."""
+    kind, error, _ = sys.exc_info()
+    if kind is not None:
+        report(status, StartError(f"cannot start the command: {kind.__name__}: {error}"))
+    os._exit(1)
 
 
 def _drop_bound(number: int) -> None:
@@ -153,12 +164,12 @@ def _limits(proc: Process) -> None:
     if proc["rlimits"]:
         import resource
 
-        for number, soft, hard in proc["rlimits"]:
+        for name, number, soft, hard in proc["rlimits"]:
             try:
                 resource.setrlimit(number, (soft, hard))
             except (OSError, ValueError) as e:
                 raise StartError(
-                    f"cannot set the limit {number} to {soft}:{hard}: {e}",
+                    f"cannot set ulimit {name} to {soft}:{hard}: {e}",
                     hint="a user without root can lower limits, and raise them up to "
                          "what `ulimit -H` shows") from None
 
@@ -208,11 +219,14 @@ def _default_signals() -> None:
 def execute(args: list[str], env: dict[str, str]) -> NoReturn:
     """execvpe(3) with the container's PATH. Raises CommandNotFound or CommandNotExecutable."""
     name = args[0]
+    if not name:
+        raise CommandNotFound("cannot run '': the name of the command is empty")
     candidates = [name] if "/" in name else [
         f"{d or '.'}/{name}" for d in env.get("PATH", "").split(":")]
     denied: OSError | None = None
     for path in candidates:
         try:
+            _stays_inside(path)
             os.execve(path, args, env)
         except (FileNotFoundError, NotADirectoryError) as e:
             if e.errno == errno.ENOENT and os.path.isfile(path):
@@ -228,6 +242,37 @@ def execute(args: list[str], env: dict[str, str]) -> NoReturn:
     if "/" in name:
         raise CommandNotFound(f"cannot run {name}: no such file in the container")
     raise CommandNotFound(f"cannot run {name}: not found in the container's PATH")
+
+
+def _stays_inside(path: str) -> None:
+    """Refuse a command, and a script's interpreter, behind a link of the kernel's like
+    /proc/self/exe: it leads to our interpreter on the machine, which the container could then
+    write where it is the user's own (CVE-2019-5736)."""
+    for name in (path, _interpreter(path)):
+        if name:
+            try:
+                os.close(linux.openat2(linux.AT_FDCWD, name, os.O_PATH | os.O_CLOEXEC,
+                                       resolve=linux.RESOLVE_NO_MAGICLINKS))
+            except OSError as e:
+                if e.errno == errno.ELOOP:
+                    raise
+                # What else is wrong execve tells better.
+
+
+def _interpreter(path: str) -> str:
+    """What the #! line of a script names."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return ""
+    try:
+        head = os.read(fd, 256)
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    words = head[2:].split(b"\n", 1)[0].split() if head[:2] == b"#!" else []
+    return os.fsdecode(words[0]) if words else ""
 
 
 def winsize(rows: int, columns: int) -> bytes:

@@ -265,7 +265,7 @@ def test_ctrl_c_ends_a_pull_at_once(fresh: Cli, proxy: Proxy, big: Image) -> Non
         time.sleep(0.3)
         terminal.send(b"\x03")
         started = time.monotonic()
-        assert terminal.wait() == 130
+        assert terminal.wait() == 130, terminal.output
         assert time.monotonic() - started < 3
     has_no_image(fresh)
     proxy.rules.remove(slow)

@@ -81,9 +81,9 @@ def mounted(layers: list[Path], ground: Path) -> Tree:
     return found
 
 
-def skopeo(*words: str) -> None:
+def skopeo(cli: Cli, *words: str) -> None:
     done = subprocess.run(["skopeo", "--insecure-policy", *words], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, check=False)
+                          stderr=subprocess.STDOUT, env=cli.env, check=False)
     assert done.returncode == 0, done.stdout.decode()
 
 
@@ -116,7 +116,7 @@ def plain(found: Tree, implied: set[str]) -> Tree:
 @pytest.mark.parametrize("image", sorted(IMPLIED))
 def test_an_image_is_what_umoci_makes_of_it(image: str, server: Registry, fresh: Cli) -> None:
     layout = fresh.home / "layout"
-    skopeo("copy", "--quiet", "--src-tls-verify=false", f"docker://{server.address}/{image}",
+    skopeo(fresh, "copy", "--quiet", "--src-tls-verify=false", f"docker://{server.address}/{image}",
            f"oci:{layout}:it")
     fresh.ok("load", "-i", str(layout))
     ours = plain(mounted(layers_of(fresh, layout), fresh.home), IMPLIED[image])

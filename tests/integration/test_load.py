@@ -44,7 +44,7 @@ def image(text: bytes = b"hello", **more: Any) -> Image:
 def stored(cli: Cli, name: str) -> dict[str, Any]:
     """The configuration of an image, read in place by another tool."""
     done = subprocess.run(["skopeo", "inspect", "--config", f"oci:{cli.store}/images:{name}"],
-                          capture_output=True, check=False)
+                          capture_output=True, env=cli.env, check=False)
     assert done.returncode == 0, done.stderr.decode()
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -140,7 +140,7 @@ def test_what_podman_and_skopeo_save(fresh: Cli, tmp_path: Path) -> None:
     for target in ("docker-archive", "oci-archive"):
         archive = tmp_path / target
         subprocess.run(["skopeo", "copy", "--quiet", "--insecure-policy", f"oci:{layout}:a:1",
-                        f"{target}:{archive}:localhost/{target}:9"], check=True)
+                        f"{target}:{archive}:localhost/{target}:9"], env=fresh.env, check=True)
         assert fresh.ok("load", "-i", str(archive)).text == f"Loaded image: localhost/{target}:9"
     assert fresh.ok("load", "-i", str(layout)).text == "Loaded image: a:1"
 

@@ -248,15 +248,18 @@ def _stays_inside(path: str) -> None:
     """Refuse a command, and a script's interpreter, behind a link of the kernel's like
     /proc/self/exe: it leads to our interpreter on the machine, which the container could then
     write where it is the user's own (CVE-2019-5736)."""
-    for name in (path, _interpreter(path)):
-        if name:
-            try:
-                os.close(linux.openat2(linux.AT_FDCWD, name, os.O_PATH | os.O_CLOEXEC,
-                                       resolve=linux.RESOLVE_NO_MAGICLINKS))
-            except OSError as e:
-                if e.errno == errno.ELOOP:
-                    raise
-                # What else is wrong execve tells better.
+    name = path
+    for _ in range(6):      # an interpreter may be a script again, five times (fs/exec.c)
+        try:
+            os.close(linux.openat2(linux.AT_FDCWD, name, os.O_PATH | os.O_CLOEXEC,
+                                   resolve=linux.RESOLVE_NO_MAGICLINKS))
+        except OSError as e:
+            if e.errno == errno.ELOOP:
+                raise
+            # What else is wrong execve tells better.
+        name = _interpreter(name)
+        if not name:
+            return
 
 
 def _interpreter(path: str) -> str:

@@ -149,11 +149,17 @@ def tell(error: RootlessError) -> None:
     """One line, and a second that says what to type."""
     try:
         sys.stdout.flush()
-        sys.stderr.write(f"rootless: {error.message}\n")
+        sys.stderr.write(f"rootless: {_line(error.message)}\n")
         if error.hint:
-            sys.stderr.write(f"  hint: {error.hint}\n")
+            sys.stderr.write(f"  hint: {_line(error.hint)}\n")
     except BrokenPipeError:
         pass
+
+
+def _line(text: str) -> str:
+    """What an image or a registry said may not steer the terminal."""
+    return text if text.isprintable() else "".join(
+        c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

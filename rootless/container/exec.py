@@ -84,7 +84,7 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
         except OSError as e:
             process.report(status_w, StartError(f"cannot enter the container: {os_reason(e)}"))
         finally:
-            os._exit(255)
+            process.give_up(status_w)
     for fd in {status_w, tty_theirs, pidfd, *stdio}:
         if fd >= 0:
             os.close(fd)
@@ -161,6 +161,6 @@ def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: i
     except OSError as e:
         process.report(status, StartError(f"cannot run in the container: {os_reason(e)}"))
     finally:
-        os._exit(255)
+        process.give_up(status)
 
 

@@ -47,7 +47,8 @@ def environment(wanted: Wanted, image: dict[str, Any], hostname: str) -> dict[st
         env["TERM"] = "xterm"
     for text in image.get("Env") or []:
         key, _, value = str(text).partition("=")
-        env[key] = value
+        if key:
+            env[key] = value
     env.update(wanted.env)
     return env
 

@@ -49,7 +49,7 @@ def launch(plan: Plan, userns: int, status: int, ready: int, tty: int) -> NoRetu
     except OSError as e:
         process.report(status, StartError(f"cannot start the container: {_told(e)}"))
     finally:
-        os._exit(1)
+        process.give_up(status)
 
 
 def _told(error: OSError) -> str:
@@ -89,7 +89,7 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int)
         except OSError as e:
             process.report(status, StartError(f"cannot start the container: {_told(e)}"))
         finally:
-            os._exit(1)
+            process.give_up(status)
     os.close(go_r)
     if plan["namespaces"] & linux.CLONE_NEWUSER:
         for kind in ("uid", "gid"):

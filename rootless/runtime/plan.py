@@ -149,7 +149,7 @@ def process(proc: Config, annotations: dict[str, str], seccomp: bytes, userns: U
         "caps": capabilities.mask(proc["capabilities"]["bounding"]),
         "no_new_privileges": proc.get("noNewPrivileges", False),
         "seccomp": seccomp,
-        "rlimits": [(_rlimit(r["type"]), r["soft"], r["hard"]) for r in proc.get("rlimits", [])],
+        "rlimits": [_rlimit(r) for r in proc.get("rlimits", [])],
         "oom_score_adj": proc.get("oomScoreAdj"),
         "single": userns.single,
         "size": size,
@@ -159,11 +159,12 @@ def process(proc: Config, annotations: dict[str, str], seccomp: bytes, userns: U
     }
 
 
-def _rlimit(name: str) -> int:
-    try:
-        return RLIMITS[name[len("RLIMIT_"):].lower()]
-    except KeyError:
-        raise StartError(f"unknown resource limit: {name}") from None
+def _rlimit(limit: Config) -> tuple[str, int, int, int]:
+    """(name, RLIMIT_*, soft, hard)."""
+    name = limit["type"][len("RLIMIT_"):].lower()
+    if name not in RLIMITS:
+        raise StartError(f"unknown resource limit: {limit['type']}")
+    return name, RLIMITS[name], limit["soft"], limit["hard"]
 
 
 def describe(plan: Plan) -> str:

@@ -26,7 +26,7 @@ def test_the_exit_code_is_the_commands(box: Box, code: int) -> None:
     assert box(then=("sh", "-c", f"exit {code}")).rc == code
 
 
-@pytest.mark.parametrize("command", ["no-such-command", "/no/such", "./x", "bin/nothing"])
+@pytest.mark.parametrize("command", ["no-such-command", "/no/such", "./x", "bin/nothing", ""])
 def test_a_command_that_is_not_there_is_127(box: Box, command: str) -> None:
     result = box.cli.fails(127, "run", "--rm", box.image, command, says=command)
     assert result.out == b""
@@ -262,3 +262,24 @@ def test_an_image_with_unreadable_accounts_still_takes_numbers(cli: Cli,
     assert "Uid:\t5\t5\t5\t5\nGid:\t6\t6\t6\t6\n" in told
     cli.fails(125, "run", "--rm", "-u", "ann", name, "true", says="ann")
     cli.ok("rmi", name)
+
+
+@pytest.mark.parametrize("config, code", [
+    ({"Env": ["=x", "", "BARE", "PATH=/bin"]}, 0), ({"WorkingDir": "/a\0b"}, 125),
+    ({"WorkingDir": "/\ud800"}, 125), ({"User": "a\0\x1b[2J\nb"}, 125), ({"User": "\ud800"}, 125),
+    ({"Env": ["PATH=/bin", "X=\ud800"]}, 125), ({"Cmd": ["\ud800"]}, 125),
+    ({"StopSignal": "\0"}, 0), ({"Labels": {"\ud800": "\ud800"}}, 0),
+    ({"WorkingDir": "relative"}, 0), ({"Cmd": [""]}, 127)])
+def test_strange_settings_of_an_image_are_told_or_do_no_harm(
+        cli: Cli, server: Registry, config: dict[str, object], code: int) -> None:
+    images.push(server.address, "strange", "latest",
+                Image(_tiny_layers(server), {"Cmd": ["pwd"], "Env": ["PATH=/bin"], **config}))
+    name = f"{server.address}/strange:latest"
+    cli("rmi", name)
+    result = cli("run", "--rm", "-q", name)
+    assert result.rc == code, result
+    assert bool(code) == result.error.startswith("rootless: "), result
+    told = result.error.split("\n")
+    assert len(told) <= 2, result
+    assert all(line.isprintable() for line in told), result
+    assert bool(code) != bool(result.out), result

@@ -77,6 +77,11 @@ class Options:
     def list(self, name: str) -> list[str]:
         return self._values.get(name, [])
 
+    def boolean(self, name: str) -> bool | None:
+        """Of an option that takes true or false; None where it was not given."""
+        text = self.value(name)
+        return None if text is None else _boolean(name, text) == "true"
+
     def integer(self, name: str) -> int | None:
         text = self.value(name)
         if text is None:
@@ -120,7 +125,7 @@ def parse(command: Command, argv: list[str]) -> Options:
                     raise HelpWanted
                 raise unknown(command, f"--{name}", [f"--{o}" for o in longs])
             if option.kind == FLAG:
-                out.add(name, _boolean(option, value) if eq else "true")
+                out.add(name, _boolean(name, value) if eq else "true")
             elif option.kind == OPTIONAL and not eq:
                 out.add(name, option.default)
             elif eq:
@@ -141,7 +146,7 @@ def parse(command: Command, argv: list[str]) -> Options:
                 raise unknown(command, f"-{letter}", [f"-{s}" for s in shorts])
             if option.kind == FLAG:
                 if cluster[:1] == "=":
-                    out.add(option.name, _boolean(option, cluster[1:]))
+                    out.add(option.name, _boolean(option.name, cluster[1:]))
                     break
                 out.add(option.name, "true")
                 continue
@@ -159,12 +164,12 @@ def parse(command: Command, argv: list[str]) -> Options:
     return out
 
 
-def _boolean(option: Option, value: str) -> str:
+def _boolean(name: str, value: str) -> str:
     if value in _TRUE:
         return "true"
     if value in _FALSE:
         return "false"
-    raise UsageError(f"invalid argument for --{option.name}: {value}: neither true nor false")
+    raise UsageError(f"invalid argument for --{name}: {value}: neither true nor false")
 
 
 def _wanted(command: Command) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from rootless import paths as places
-from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
+from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.ps import age, seconds_of, table
 from rootless.errors import NotFound, RootlessError, StorageError, UsageError
 from rootless.image import store
@@ -28,14 +28,11 @@ def pull(options: Options) -> int:
     from rootless.image.pull import pull as pull_image
 
     quiet = options.flag("quiet")
-    verify = options.value("tls-verify")
-    if verify not in (None, "true", "false"):
-        raise UsageError(f"invalid argument for --tls-verify: {verify}: neither true nor false")
+    verify = options.boolean("tls-verify")
     try:
         image = pull_image(places.of_this_user(), options.args[0],
                            platform=options.value("platform") or "", quiet=quiet,
-                           tls_verify=None if verify is None else verify == "true",
-                           out=sys.stdout)
+                           tls_verify=verify, out=sys.stdout)
     except UsageError as e:
         # A name that cannot be is docker's 1, not its 125 for a bad flag.
         e.exit_code = 1
@@ -227,8 +224,8 @@ COMMANDS = {
     "pull": Command("pull", "NAME[:TAG|@DIGEST]", "Download an image from a registry.", pull, (
         _PLATFORM,
         Option("quiet", FLAG, "Print the image's id only", "q"),
-        Option("tls-verify", VALUE, "Check the registry's certificate (default true)",
-               metavar="BOOL"),
+        Option("tls-verify", OPTIONAL, "Check the registry's certificate (default true)",
+               metavar="BOOL", default="true"),
     ), least=1, most=1),
     "images": Command("images", "[REPOSITORY[:TAG]]", "List images.", images, (
         Option("all", FLAG, "Show all (there are no hidden ones)", "a"),

@@ -6,12 +6,12 @@ import os
 import sys
 
 from rootless import paths as places
-from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
+from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
 from rootless.container import attach, create, life, mounts, signals
 from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
-from rootless.errors import HostError, RootlessError, UsageError
+from rootless.errors import HostError, RootlessError, UsageError, os_reason
 from rootless.files import read_bytes, write_atomic
 from rootless.runtime import plan
 from rootless.userns import keeper
@@ -60,7 +60,8 @@ _SHARED = (
     Option("stop-signal", VALUE, "Signal that stops the container", metavar="SIGNAL"),
     Option("stop-timeout", VALUE, "Seconds before SIGKILL", metavar="SECONDS"),
     Option("sysctl", LIST, "Kernel parameter of the container's namespaces", metavar="NAME=VALUE"),
-    Option("tls-verify", VALUE, "Check the registry's certificate (default true)", metavar="BOOL"),
+    Option("tls-verify", OPTIONAL, "Check the registry's certificate (default true)",
+           metavar="BOOL", default="true"),
     Option("tmpfs", LIST, "Mount a tmpfs", metavar="PATH[:OPTIONS]"),
     Option("tty", FLAG, "Give it a terminal", "t"),
     Option("ulimit", LIST, "Resource limit", metavar="NAME=SOFT[:HARD]"),
@@ -130,10 +131,9 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
     if userns.single:
         _say_single(paths, userns)
         wanted = _fit_single(wanted)
-    verify = options.value("tls-verify")
     image = create.image_for(paths, wanted.image, pull=policy, platform=wanted.platform,
                              quiet=options.flag("quiet"),
-                             tls_verify=None if verify is None else verify != "false")
+                             tls_verify=options.boolean("tls-verify"))
     container, lock = create.create(paths, userns, wanted, image)
     if cidfile:
         write_atomic(os.path.abspath(cidfile), container.id.encode(), mode=0o644)
@@ -193,21 +193,21 @@ def from_options(options: Options) -> Wanted:
         env=tuple(environment(options)),
         workdir=_workdir(options.value("workdir")),
         user=options.value("user") or "",
-        group_add=tuple(options.list("group-add")),
+        group_add=tuple(_word(g, "group") for g in options.list("group-add")),
         tty=options.flag("tty"),
         interactive=options.flag("interactive"),
         rm=options.flag("rm"),
         hostname=_hostname(options.value("hostname")),
-        domainname=options.value("domainname") or "",
+        domainname=_domainname(options.value("domainname")),
         add_host=tuple(_add_host(h) for h in options.list("add-host")),
         dns=tuple(_address(a) for a in options.list("dns")),
-        dns_search=tuple(options.list("dns-search")),
-        dns_option=tuple(options.list("dns-option")),
+        dns_search=tuple(_word(d, "search domain") for d in options.list("dns-search")),
+        dns_option=tuple(_word(o, "resolver option") for o in options.list("dns-option")),
         network=network,
         mounts=_mounts(options),
         read_only=options.flag("read-only"),
         shm_size=mounts.size(options.value("shm-size") or "64m"),
-        devices=tuple(mounts.device(d) for d in options.list("device")),
+        devices=tuple(d for text in options.list("device") for d in mounts.devices(text)),
         cap_add=tuple(options.list("cap-add")),
         cap_drop=tuple(options.list("cap-drop")),
         privileged=options.flag("privileged"),
@@ -246,6 +246,19 @@ def _hostname(text: str | None) -> str:
     return text or ""
 
 
+def _domainname(text: str | None) -> str:
+    if text and len(text.encode()) > 64:
+        raise UsageError(f"invalid domain name: {text}: it is longer than 64 bytes")
+    return text or ""
+
+
+def _word(text: str, what: str) -> str:
+    """A word of a line: what holds a blank would say something else there."""
+    if not text or any(c.isspace() for c in text):
+        raise UsageError(f"invalid {what}: {text!r}")
+    return text
+
+
 def _stop_signal(text: str | None) -> str:
     if text:
         signals.number(text)
@@ -253,23 +266,29 @@ def _stop_signal(text: str | None) -> str:
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:
-    key, eq, value = text.partition("=")
-    if not key or not eq:
+    key, _, value = text.partition("=")
+    if not key or not value:
         raise UsageError(f"invalid {what}: {text}", hint=f"--{what} NAME=VALUE")
     return key, value
 
 
 def _labels(options: Options) -> list[tuple[str, str]]:
     from_files = [line for name in options.list("label-file") for line in lines(name)]
-    return [(key, value) for key, _, value in
-            (text.partition("=") for text in [*from_files, *options.list("label")])]
+    found = []
+    for text in [*from_files, *options.list("label")]:
+        key, _, value = text.partition("=")
+        if not key.strip():
+            raise UsageError(f"invalid label: {text}: its name is empty",
+                             hint="--label NAME=VALUE")
+        found.append((key, value))
+    return found
 
 
 def _add_host(text: str) -> tuple[str, str]:
     name, sep, address = text.partition("=" if "=" in text else ":")
     if not name or not sep:
         raise UsageError(f"invalid host: {text}", hint="--add-host NAME:IP")
-    return name, _address(address.strip("[]"))
+    return _word(name, "host"), _address(address.strip("[]"))
 
 
 def _address(text: str) -> str:
@@ -295,6 +314,8 @@ def _ulimit(text: str) -> tuple[str, int, int]:
         high = low if not colon else -1 if hard == "unlimited" else int(hard)
     except ValueError:
         raise UsageError(f"invalid ulimit: {text}", hint=hint) from None
+    if low < -1 or high < -1:
+        raise UsageError(f"invalid ulimit: {text}", hint=hint)
     if high != -1 and (low == -1 or low > high):
         raise UsageError(f"invalid ulimit: {text}: the soft limit is above the hard one")
     return name, low, high
@@ -317,7 +338,8 @@ def _security(given: list[str]) -> tuple[bool, str, bool]:
             try:
                 profile = read_bytes(value, 4 << 20).decode()
             except (OSError, UnicodeDecodeError) as e:
-                raise UsageError(f"cannot read the seccomp profile: {value}: {e}") from None
+                why = os_reason(e) if isinstance(e, OSError) else "it is not UTF-8 text"
+                raise UsageError(f"cannot read the seccomp profile: {value}: {why}") from None
             if not profile.lstrip().startswith("{"):
                 raise UsageError(f"invalid seccomp profile: {value}: not a JSON object")
         elif key in ("systempaths", "unmask") and value in ("unconfined", "ALL", "all"):

@@ -185,6 +185,14 @@ def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
     }
 
 
+def _host_is(platform: str) -> None:
+    from rootless.image.manifest import acceptable, parse_platform
+
+    here = parse_platform("")
+    if here not in acceptable(parse_platform(platform)):
+        raise NotFound(f"{HOST_IMAGE} is not made for {platform}: it is this machine, {here}")
+
+
 def image_for(paths: Paths, name: str, *, pull: str, platform: str, quiet: bool,
               tls_verify: bool | None) -> Image | None:
     """The image a container is made from; None for the embedded `host`.
@@ -192,6 +200,8 @@ def image_for(paths: Paths, name: str, *, pull: str, platform: str, quiet: bool,
     `pull`: always, missing or never. Raises NotFound.
     """
     if name == HOST_IMAGE:
+        if platform:
+            _host_is(platform)
         return None
     from rootless.image import store as images
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from rootless.container.wanted import Mount
-from rootless.errors import UsageError
+from rootless.errors import UsageError, os_reason
 
 PROPAGATION = frozenset(("private", "rprivate", "slave", "rslave"))
 _FLAGS = frozenset(("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "bind",
                     "rbind", "z", "Z", "cached", "delegated", "consistent"))
 _TRUE = frozenset(("", "true", "1"))
+_FALSE = frozenset(("false", "0"))
 
 
 def volume(text: str) -> Mount:
@@ -36,6 +38,8 @@ def volume(text: str) -> Mount:
         except OSError as e:
             raise UsageError(f"cannot make the volume's directory: {source}: "
                              f"{e.strerror}") from None
+    if {"ro", "rw"} <= set(options):
+        raise UsageError(f"invalid volume: {text}: both ro and rw")
     return Mount("bind", os.path.normpath(source), _absolute(destination),
                  ("rbind", *_checked(options, text)))
 
@@ -90,7 +94,7 @@ def mount(text: str) -> Mount:
         raise UsageError(f"invalid mount: {text}: target is missing")
     options = []
     for key in ("readonly", "ro"):
-        if key in values and values.pop(key).lower() in _TRUE:
+        if _yes(values, key, text):
             options.append("ro")
     if kind == "bind":
         if not source:
@@ -99,8 +103,7 @@ def mount(text: str) -> Mount:
         if not os.path.lexists(source):
             raise UsageError(f"invalid mount: {text}: {source} does not exist",
                              hint=f"mkdir -p {source}")
-        recursive = values.pop("bind-nonrecursive", "false").lower() not in _TRUE
-        options.insert(0, "rbind" if recursive else "bind")
+        options.insert(0, "bind" if _yes(values, "bind-nonrecursive", text) else "rbind")
         spread = values.pop("bind-propagation", "")
         if spread:
             if spread in ("shared", "rshared"):
@@ -109,6 +112,8 @@ def mount(text: str) -> Mount:
                 raise UsageError(f"invalid mount: {text}: bind-propagation={spread}")
             options.append(spread)
     elif kind == "tmpfs":
+        if source:
+            raise UsageError(f"invalid mount: {text}: a tmpfs has no source")
         source = "tmpfs"
         options = ["nosuid", "nodev", "noexec", *options]
         if "tmpfs-size" in values:
@@ -123,6 +128,14 @@ def mount(text: str) -> Mount:
     if values:
         raise UsageError(f"invalid mount: {text}: unknown field {next(iter(values))}")
     return Mount(kind, source, _absolute(destination), tuple(options))
+
+
+def _yes(values: dict[str, str], key: str, text: str) -> bool:
+    """Takes a field that is true where it is only named."""
+    value = values.pop(key, "false").lower()
+    if value not in _TRUE | _FALSE:
+        raise UsageError(f"invalid mount: {text}: {key}={value}: neither true nor false")
+    return value in _TRUE
 
 
 _TMPFS = frozenset(("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime",
@@ -167,8 +180,9 @@ def size(text: str) -> int:
     return value
 
 
-def device(text: str) -> tuple[str, str, str]:
-    """`/dev/x[:/dev/y][:rwm]` as (source, destination, permissions)."""
+def devices(text: str) -> list[tuple[str, str, str]]:
+    """`/dev/x[:/dev/y][:rwm]` as (source, destination, permissions); of a directory, those in
+    it."""
     parts = text.split(":")
     source, destination, access = parts[0], parts[0], "rwm"
     if len(parts) == 2:
@@ -184,6 +198,24 @@ def device(text: str) -> tuple[str, str, str]:
         raise UsageError(f"cannot limit a device to {access}: {text}: that takes a device cgroup, "
                          "which users without root are not given",
                          hint=f"--device {source}:{destination}")
-    if not os.path.exists(source):
-        raise UsageError(f"no such device: {source}")
-    return source, _absolute(destination), access
+    destination = _absolute(destination)
+    try:
+        mode = os.stat(source).st_mode
+    except OSError as e:
+        raise UsageError(f"no such device: {source}: {os_reason(e)}") from None
+    if stat.S_ISDIR(mode):
+        found = sorted(os.path.join(at, name) for at, _, names in os.walk(source)
+                       for name in names)
+        inside = [(d, destination + d[len(source.rstrip("/")):], access) for d in found
+                  if _is_device(os.lstat(d).st_mode)]
+        if not inside:
+            raise UsageError(f"no device in the directory: {source}")
+        return inside
+    if not _is_device(mode):
+        raise UsageError(f"not a device: {source}",
+                         hint=f"--volume {source}:{destination} for a file")
+    return [(source, destination, access)]
+
+
+def _is_device(mode: int) -> bool:
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)

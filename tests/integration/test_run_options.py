@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.cli.run import COMMANDS
 from tests.integration.support import images
 from tests.integration.support.box import Box
 
@@ -429,6 +430,48 @@ def test_the_hosts_owner_of_what_a_user_inside_writes(box: Box, shared: Path) ->
                  if li.startswith(me + ":"))
     assert (shared / "by-app").stat().st_uid == first + 999
     assert stat.S_ISREG((shared / "by-app").stat().st_mode)
+
+
+NONSENSE = [
+    ("add-host", ":10.0.0.1"), ("add-host", "a b:10.0.0.1"), ("add-host", "a\nb:10.0.0.1"),
+    ("cap-drop", "NONSENSE"), ("cap-add", ""), ("detach-keys", "ctrl-p,"), ("device", ""),
+    ("device", "/dev/null:relative"), ("device", "/etc/passwd"), ("device", "/etc"),
+    ("detach", "x"), ("dns", ""),
+    ("cidfile", "/none/cid"), ("env-file", "/none"), ("interactive", "x"), ("network", "moon"),
+    ("quiet", "x"),
+    ("dns-search", "a b"), ("dns-search", ""), ("dns-option", "a\nb"),
+    ("domainname", "x" * 65), ("entrypoint", "no-such"), ("env", "=x"), ("env", ""),
+    ("group-add", "ghost"), ("group-add", ""), ("group-add", "-1"), ("hostname", "a b"),
+    ("hostname", "x" * 64), ("init", "maybe"), ("label", "=x"), ("label", ""),
+    ("label-file", "/none"), ("log-driver", "syslog"), ("mount", ""), ("mount", "type=bind"),
+    ("mount", "type=tmpfs,target=relative"), ("mount", "type=tmpfs,target=/m,source=/x"),
+    ("mount", "type=tmpfs,target=/m,color=blue"), ("mount", "type=tmpfs,target=/m,ro=maybe"),
+    ("mount", "type=moon,target=/m"), ("name", "-x"), ("name", "a/b"), ("net", "moon"),
+    ("oom-score-adj", "1001"), ("oom-score-adj", "1.5"), ("platform", "a/b/c/d"),
+    ("privileged", "maybe"), ("pull", "often"), ("read-only", "2"), ("rm", "maybe"),
+    ("security-opt", ""), ("security-opt", "seccomp="), ("security-opt", "seccomp=/"),
+    ("security-opt", "no-new-privileges=maybe"), ("security-opt", "apparmor=docker-default"),
+    ("security-opt", "label=type:x"), ("shm-size", "-1"), ("shm-size", "1x"),
+    ("stop-signal", "0"), ("stop-signal", "65"), ("stop-timeout", "soon"), ("sysctl", "=1"),
+    ("sysctl", "kernel.shmmni="), ("sysctl", "kernel/../../1/oom_score_adj=1"),
+    ("sysctl", "net.ipv4.ip_unprivileged_port_start=text"), ("tls-verify", "maybe"),
+    ("tmpfs", ""), ("tmpfs", "relative"), ("tmpfs", "/"), ("tmpfs", "/t:size=x"),
+    ("tmpfs", "/t:mode=9"), ("tty", "x"), ("ulimit", "nofile"), ("ulimit", "nofile=1:2:3"),
+    ("ulimit", "nofile=-2"), ("ulimit", "nofile=2:-2"), ("user", "ghost"), ("userns", "auto"),
+    ("volume", ""), ("volume", "/v"), ("volume", "/etc:/"), ("volume", "/etc:/v:ro,rw"),
+    ("volume", "/etc/passwd/x:/v"), ("workdir", "relative"), ("workdir", "/etc/passwd")]
+
+
+@pytest.mark.parametrize("option, value", NONSENSE)
+def test_a_value_that_makes_no_sense_is_refused(box: Box, option: str, value: str) -> None:
+    code = 127 if option == "entrypoint" else 125
+    result = box.refuses(f"--{option}={value}", rc=code)
+    assert "Errno" not in result.error
+    assert "Error:" not in result.error
+
+
+def test_of_every_option_something_is_refused() -> None:
+    assert {name for name, _ in NONSENSE} == {o.name for o in COMMANDS["run"].options}
 
 
 def test_an_option_given_twice_is_the_last(box: Box) -> None:

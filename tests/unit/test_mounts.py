@@ -74,8 +74,37 @@ def test_no_size_fails_otherwise(text: str) -> None:
 
 
 def test_a_device_cannot_be_limited_without_a_device_cgroup() -> None:
-    assert mounts.device("/dev/null") == ("/dev/null", "/dev/null", "rwm")
-    assert mounts.device("/dev/null:/dev/zilch") == ("/dev/null", "/dev/zilch", "rwm")
+    assert mounts.devices("/dev/null") == [("/dev/null", "/dev/null", "rwm")]
+    assert mounts.devices("/dev/null:/dev/zilch") == [("/dev/null", "/dev/zilch", "rwm")]
     for text in ("/dev/null:r", "/dev/none-such", "null", "/dev/null:/a:rwx", "/dev/null:/a:b:c"):
         with pytest.raises(UsageError):
-            mounts.device(text)
+            mounts.devices(text)
+
+
+def test_only_devices_are_given_as_devices(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UsageError, match="device"):
+            mounts.devices(str(path))
+    inside = {source: at for source, at, _ in mounts.devices("/dev:/all")}
+    assert inside["/dev/null"] == "/all/null"
+    assert "/dev/pts" not in inside
+
+
+@pytest.mark.parametrize(("text", "read_only"), [
+    ("readonly", True), ("ro=true", True), ("ro=1", True), ("readonly=false", False),
+    ("ro=0", False)])
+def test_fields_of_yes_and_no(text: str, read_only: bool) -> None:
+    assert ("ro" in mounts.mount(f"type=tmpfs,target=/m,{text}").options) is read_only
+
+
+@pytest.mark.parametrize("text", ["type=tmpfs,target=/m,ro=maybe", "type=tmpfs,target=/m,source=/x",
+                                  "type=bind,source=/,target=/m,bind-nonrecursive=2"])
+def test_what_a_mount_cannot_mean_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        mounts.mount(text)
+
+
+def test_a_volume_is_not_both_read_only_and_writable(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="both"):
+        mounts.volume(f"{tmp_path}:/v:ro,rw")

@@ -20,10 +20,12 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(fd, view):]
 
 
-def write_atomic(path: str, data: bytes, mode: int = 0o600, durable: bool = False) -> None:
+def write_atomic(path: str, data: bytes, mode: int = 0o600, durable: bool = False,
+                 new: bool = False) -> None:
     """Replace `path` by `data`: a reader sees the old or the new file, never a part.
 
-    `durable` also survives a power cut (fsync of the file and its directory). Raises StorageError.
+    `durable` also survives a power cut (fsync of the file and its directory). `new`: it must not
+    exist, even if another makes it at this very moment. Raises StorageError.
     """
     head, tail = os.path.split(path)
     temporary = f"{head}/.{tail}.{os.getpid()}.{os.urandom(4).hex()}"
@@ -35,7 +37,11 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, durable: bool = Fals
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, path)
+        if new:
+            os.link(temporary, path)
+            os.unlink(temporary)
+        else:
+            os.rename(temporary, path)
         if durable:
             sync_dir(head)
     except OSError as e:

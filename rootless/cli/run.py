@@ -8,10 +8,10 @@ import sys
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
-from rootless.container import attach, create, life, mounts, signals
+from rootless.container import attach, create, life, mounts, signals, store
 from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
-from rootless.errors import HostError, RootlessError, UsageError, os_reason
+from rootless.errors import HostError, RootlessError, StorageError, UsageError, os_reason
 from rootless.files import read_bytes, write_atomic
 from rootless.runtime import plan
 from rootless.userns import keeper
@@ -123,7 +123,7 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
     if policy not in ("always", "missing", "never"):
         raise UsageError(f"invalid argument for --pull: {policy}", hint="always, missing or never")
     cidfile = options.value("cidfile")
-    if cidfile and os.path.exists(cidfile):
+    if cidfile and os.path.lexists(cidfile):
         raise UsageError(f"the file for the container's id exists already: {cidfile}",
                          hint="delete it or choose another")
     paths.ensure()
@@ -136,7 +136,12 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
                              tls_verify=options.boolean("tls-verify"))
     container, lock = create.create(paths, userns, wanted, image)
     if cidfile:
-        write_atomic(os.path.abspath(cidfile), container.id.encode(), mode=0o644)
+        try:
+            write_atomic(os.path.abspath(cidfile), container.id.encode(), mode=0o644, new=True)
+        except StorageError:
+            store.remove(container)
+            os.close(lock)
+            raise
     return container, userns, lock
 
 

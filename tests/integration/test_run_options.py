@@ -367,6 +367,12 @@ def test_cidfile(box: Box, tmp_path: Path) -> None:
     assert path.read_text() == cid
     box.cli.ok("rm", "-f", cid)
     box.refuses("--cidfile", str(tmp_path / "no/dir/cid"), says="cid")
+    together = [box.popen("--cidfile", str(tmp_path / "one"), then=("true",),
+                          stderr=subprocess.PIPE) for _ in range(4)]
+    for process in together:
+        process.communicate(timeout=30)
+    assert sorted(p.returncode for p in together) == [0, 125, 125, 125]
+    assert sorted(os.listdir(tmp_path)) == ["cid", "one"]
 
 
 def test_labels_from_line_and_file(box: Box, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,9 +30,15 @@ class Box:
 
     def refuses(self, *options: str, says: str = "", rc: int = 125) -> Result:
         """No container is made: one clear line, exit code 125, nothing left."""
+        before = self._kept()
         result = self.cli.fails(rc, "run", "--rm", *options, self.image, "true", says=says)
         assert result.out == b"", result
+        assert self._kept() == before, result
         return result
+
+    def _kept(self) -> list[str]:
+        return sorted(f"{d}/{name}" for d in ("containers", "names", "tmp")
+                      if (self.cli.store / d).is_dir() for name in os.listdir(self.cli.store / d))
 
     def popen(self, *options: str, then: tuple[str, ...], **more: Any) -> Process:
         """A command line that is running."""

@@ -204,10 +204,8 @@ def devices(text: str) -> list[tuple[str, str, str]]:
     except OSError as e:
         raise UsageError(f"no such device: {source}: {os_reason(e)}") from None
     if stat.S_ISDIR(mode):
-        found = sorted(os.path.join(at, name) for at, _, names in os.walk(source)
-                       for name in names)
-        inside = [(d, destination + d[len(source.rstrip("/")):], access) for d in found
-                  if _is_device(os.lstat(d).st_mode)]
+        inside = [(d, destination + d[len(source.rstrip("/")):], access)
+                  for d in _below(source) if _is_device(os.lstat(d).st_mode)]
         if not inside:
             raise UsageError(f"no device in the directory: {source}")
         return inside
@@ -215,6 +213,15 @@ def devices(text: str) -> list[tuple[str, str, str]]:
         raise UsageError(f"not a device: {source}",
                          hint=f"--volume {source}:{destination} for a file")
     return [(source, destination, access)]
+
+
+def _below(directory: str) -> list[str]:
+    """Files in a directory of devices, without those that the container has of its own."""
+    found = []
+    for at, directories, names in os.walk(directory):
+        directories[:] = [d for d in directories if d not in ("pts", "shm", "fd", "mqueue")]
+        found += [os.path.join(at, name) for name in names if name != "console"]
+    return sorted(found)
 
 
 def _is_device(mode: int) -> bool:

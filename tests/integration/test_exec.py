@@ -49,6 +49,7 @@ def test_the_exit_code_is_the_commands(running: Running, code: int) -> None:
 
 def test_other_ends_have_dockers_exit_codes(running: Running) -> None:
     running.cli.fails(127, "exec", running.name, "no-such", says="no-such")
+    running.cli.fails(127, "exec", running.name, "", says="empty")
     running.cli.fails(126, "exec", running.name, "/etc/passwd", says="/etc/passwd")
     assert running(then=("sh", "-c", "kill -KILL $$")).rc == 137
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.support import images
 from tests.integration.support.box import Box
 from tests.integration.support.cli import Cli
 
@@ -99,6 +100,12 @@ def test_options_apply_to_it_as_to_any_image(host: Box, tmp_path: Path) -> None:
         "65534", "65534"]
     with host.running() as name:
         assert host.cli.ok("exec", name, "sh", "-c", "echo in").text == "in"
+
+
+def test_it_is_of_this_machines_platform(host: Box) -> None:
+    here = images.ARCHITECTURE
+    assert host("--platform", f"linux/{here}").rc == 0
+    host.refuses("--platform", "linux/s390x" if here != "s390x" else "linux/arm64", says=here)
 
 
 def test_no_layer_can_be_pulled_under_its_name(cli: Cli) -> None:

@@ -186,6 +186,15 @@ def test_rm_leaves_nothing(box: Box) -> None:
     eventually(lambda: not os.listdir(store / "trash"), "the trash is empty")
 
 
+def test_rm_works_in_the_background_too(box: Box) -> None:
+    cid = box.cli.ok("run", "-di", "--rm", box.image, "cat").text
+    ended = box.cli.popen("wait", cid, stdout=subprocess.PIPE)
+    assert box.cli.ok("attach", cid, stdin=b"through\n").out == b"through\n"
+    assert ended.communicate(timeout=20)[0] == b"0\n"
+    box.cli.fails(1, "inspect", cid)
+    eventually(lambda: not (box.cli.store / "containers" / cid).exists(), "its directory is gone")
+
+
 def test_a_failed_start_keeps_the_container(box: Box) -> None:
     box.cli.fails(125, "run", "--name", "failed", "-w", "/etc/passwd/x", box.image, "true",
                   says="/etc/passwd/x")

@@ -123,6 +123,7 @@ def test_hosts_and_name_servers(box: Box) -> None:
     assert {"10.1.2.3\tdb", "2001:db8::1\tsix", "127.0.0.1\tlocalhost"} <= set(told)
     assert {"nameserver 192.0.2.53", "search example.org", "options ndots:3"} <= set(told)
     assert len([li for li in told if li.startswith("nameserver")]) == 1
+    assert box.sh("grep -c search /etc/resolv.conf || true", "--dns-search", ".") == "0"
     for options in (("--add-host", "db"), ("--add-host", "db:no-address"), ("--dns", "no")):
         box.refuses(*options)
 
@@ -220,6 +221,9 @@ def test_device_gives_one_of_the_hosts(box: Box) -> None:
                   "--device", "/dev/null:/dev/zilch") == "c"
     assert box("--device", "/dev/fuse", then=("sh", "-c", "exec 5<>/dev/fuse")).rc == 0
     assert box(then=("ls", "/dev/fuse")).rc != 0
+    assert box.sh("[ -c /all/null ]; cd /all; for f in shm pts console null zero; do "
+                  "[ ! -e $f ] || echo $f; done", "--device", "/dev:/all").split() == [
+        "null", "zero"]
     box.refuses("--device", "/dev/no-such", says="/dev/no-such")
     box.refuses("--device", "/dev/null:r", says="cgroup")
 

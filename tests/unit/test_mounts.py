@@ -88,7 +88,7 @@ def test_only_devices_are_given_as_devices(tmp_path: Path) -> None:
             mounts.devices(str(path))
     inside = {source: at for source, at, _ in mounts.devices("/dev:/all")}
     assert inside["/dev/null"] == "/all/null"
-    assert "/dev/pts" not in inside
+    assert not [d for d in inside if d.startswith(("/dev/pts/", "/dev/console"))]
 
 
 @pytest.mark.parametrize(("text", "read_only"), [

@@ -201,6 +201,10 @@ def find(paths: Paths, text: str) -> Container:
             if matches:
                 raise Conflict(f"several containers have an id that starts with {text}",
                                hint="type more of the id")
+        # A removal that was killed between its two steps has taken the name's link only.
+        for container in every(paths):
+            if container.name == text:
+                return container
     raise NotFound(f"no such container: {text}", hint="rootless ps -a lists all")
 
 

@@ -48,6 +48,14 @@ def test_a_container_is_found_by_name_id_and_prefix(paths: Paths) -> None:
         assert store.find(paths, text).id == made.id
 
 
+def test_a_half_removed_container_is_still_found_by_its_name(paths: Paths) -> None:
+    made = add(paths, "web")
+    os.unlink(f"{paths.names}/web")
+    assert store.find(paths, "web").id == made.id
+    again = add(paths, "web")
+    assert store.find(paths, "web").id == again.id
+
+
 @pytest.mark.parametrize("text", ["", ".", "..", "../x", "nothing", "zz", "a/b"])
 def test_what_does_not_exist_is_not_found(paths: Paths, text: str) -> None:
     add(paths, "web")

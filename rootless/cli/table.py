@@ -27,6 +27,7 @@ VERBS = {
     "images": (_IMAGES, "List images"),
     "rmi": (_IMAGES, "Remove images"),
     "tag": (_IMAGES, "Give an image another name"),
+    "save": ("rootless.cli.save", "Write images into an archive"),
     "load": ("rootless.cli.load", "Load images from an archive"),
     "import": ("rootless.cli.load", "Make an image from an archive of a filesystem"),
     "doctor": ("rootless.cli.doctor", "Say what this machine allows and what would mend the rest"),
@@ -43,7 +44,7 @@ GROUPS = {
     }),
     "image": ("Manage images", {
         "pull": "pull", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",
-        "load": "load", "import": "import", "inspect": "inspect",
+        "load": "load", "save": "save", "import": "import", "inspect": "inspect",
     }),
     "system": ("Manage the store", {}),
 }

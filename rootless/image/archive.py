@@ -198,7 +198,7 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
     else:
         parts = _Archive(paths, inflate(lambda: os.read(fd, _READ)))
     listing = parts.text("manifest.json")
-    if listing is not None:
+    if listing is not None and not _has_manifests(parts):
         found = list(_docker(paths, parts, listing))
     elif parts.text("index.json") is not None:
         found = list(_oci(paths, parts, platform))
@@ -218,6 +218,16 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
         for name in names or [""]:
             loaded.append((name, store.publish(paths, name, entry)))
     return loaded
+
+
+def _has_manifests(parts: Parts) -> bool:
+    """Docker since 25, and rootless, write an OCI layout too. Its manifests keep their digests;
+    but an entry that is a list for many machines may name what the archive lacks."""
+    data = parts.text("index.json")
+    entries = None if data is None else manifests.document(data, "index.json").get("manifests")
+    return bool(entries) and isinstance(entries, list) and all(
+        isinstance(e, dict) and e.get("mediaType") in (OCI_MANIFEST, manifests.DOCKER_MANIFEST)
+        for e in entries)
 
 
 def _docker(paths: Paths, parts: Parts,

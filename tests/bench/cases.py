@@ -61,6 +61,21 @@ def pull(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
             engine("rmi", "-f", image)
 
 
+def save_load(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    """Into an archive, away with the image, and in again."""
+    for engine in (ours, theirs):
+        engine("pull", "--tls-verify=false", image)
+    for _ in range(rounds):
+        taken = []
+        for engine in (ours, theirs):
+            archive = str(engine.home / "image.tar")
+            seconds = engine.seconds("save", "-o", archive, image)
+            engine("rmi", "-f", image)
+            taken.append(seconds + engine.seconds("load", "-i", archive))
+            os.unlink(archive)
+        yield taken[0], taken[1]
+
+
 def memory(ours: Engine, theirs: Engine, image: str, count: int) -> tuple[float, float]:
     """Proportional set size, in MB, of what stays for one idle container, of `count`."""
     found = []
@@ -108,4 +123,5 @@ CASES = {
     "detach": Case("run -d", 0.6, run_detached, 11),
     "ps": Case("ps -a of 100", 1.0, ps_of_100, 11),
     "pull": Case("pull, one layer of 100 MB", 0.5, pull, 5),
+    "save": Case("save and load of it", 0.6, save_load, 5),
 }

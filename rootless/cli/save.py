@@ -1,0 +1,76 @@
+"""`rootless save`, `export`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rootless import paths as places
+from rootless.cli.command import FLAG, VALUE, Command, Option, Options
+from rootless.errors import UsageError
+from rootless.image import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def save(options: Options) -> int:
+    from rootless.image import save as saving
+
+    paths = places.of_this_user()
+    paths.ensure()
+    form = options.value("format") or saving.DOCKER_ARCHIVE
+    if form not in saving.FORMATS:
+        raise UsageError(f"invalid format: {form}", hint=", ".join(saving.FORMATS))
+    target = options.value("output") or ""
+    if form in saving.DIRECTORIES:
+        if not target:
+            raise UsageError(f"cannot save as {form}: no directory is named",
+                             hint=f"rootless save --format {form} -o DIRECTORY IMAGE")
+        saving.check_target(target)
+    elif not target:
+        _refuse_terminal("save an archive")
+    progress = _progress(options)
+    with store.hold(paths):
+        chosen = saving.choose(paths, options.args)
+        if form in saving.DIRECTORIES:
+            saving.directory(chosen, form, os.path.abspath(target), progress)
+            return 0
+        output = saving.Output(target)
+        try:
+            saving.archive(chosen, form, output.write, progress)
+            output.commit()
+        finally:
+            output.close()
+    return 0
+
+
+def _progress(options: Options) -> Callable[[str], None]:
+    """Only people who look at a terminal want to see blobs pass."""
+    shown = not options.flag("quiet") and sys.stderr.isatty()
+
+    def say(digest: str) -> None:
+        if shown:
+            sys.stderr.write(f"Saving {digest[7:19]}\n")
+
+    return say
+
+
+def _refuse_terminal(what: str) -> None:
+    if os.isatty(1):
+        raise UsageError(f"cannot {what}: standard output is a terminal",
+                         hint="-o FILE, or redirect standard output: > FILE")
+
+
+_OUTPUT = Option("output", VALUE, "Write to this file, not to standard output", "o", "FILE")
+
+COMMANDS = {
+    "save": Command("save", "IMAGE [IMAGE...]", "Write images into an archive that docker, podman, "
+                    "skopeo and rootless load; or into a directory.", save, (
+        _OUTPUT,
+        Option("format", VALUE, "docker-archive (the default), oci-archive, oci-dir or docker-dir",
+               metavar="FORMAT"),
+        Option("quiet", FLAG, "Do not show blobs on the terminal as they pass", "q"),
+    ), least=1),
+}

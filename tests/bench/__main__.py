@@ -56,7 +56,7 @@ def main() -> None:
                 continue
             case = cases.CASES[name]
             image = tiny
-            if name == "pull":
+            if name in ("pull", "save"):
                 image = f"{server.address}/big:latest"
                 layer = Layer(big_tar().read_bytes())
                 images.push(server.address, "big", "latest", Image([layer], {"Cmd": ["bash"]}))

@@ -6,7 +6,7 @@ import os
 import sys
 
 from rootless.cli.table import GROUPS, STARTERS, SUBCOMMANDS, VERBS
-from rootless.errors import RootlessError, UsageError
+from rootless.errors import RootlessError, UsageError, os_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def main() -> NoReturn:
         code = 141
     except KeyboardInterrupt:
         code = 130
+    except OSError as e:
+        tell(RootlessError(f"cannot write the output: {os_reason(e)}"))
+        code = code or 1
     # No interpreter shutdown: it costs milliseconds and all is written.
     try:
         sys.stderr.flush()
@@ -147,13 +150,13 @@ def load(name: str) -> Command:
 
 def tell(error: RootlessError) -> None:
     """One line, and a second that says what to type."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.write(f"rootless: {_line(error.message)}\n")
-        if error.hint:
-            sys.stderr.write(f"  hint: {_line(error.hint)}\n")
-    except BrokenPipeError:
-        pass
+    for stream, text in ((sys.stdout, ""), (sys.stderr, f"rootless: {_line(error.message)}\n"),
+                         (sys.stderr, f"  hint: {_line(error.hint)}\n" if error.hint else "")):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            pass        # nobody to tell, or a full disk below
 
 
 def _line(text: str) -> str:

@@ -40,7 +40,7 @@ def run(options: Options) -> int:
     env.update(environment(options))
     proc["env"] = [f"{k}={v}" for k, v in env.items()]
     workdir = options.value("workdir")
-    if workdir is not None:
+    if workdir:
         if not workdir.startswith("/"):
             raise UsageError(f"invalid working directory: {workdir}: it must be absolute")
         proc["cwd"] = workdir

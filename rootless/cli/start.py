@@ -114,8 +114,6 @@ def _attach(container: Container, *, stdin: bool, keys: str | None, proxy: bool)
                            kill=_proxy(container) if proxy and not (data["tty"] and stdin)
                            else None)
     link.wait_started()
-    if data["tty"]:
-        link.send_size()
     try:
         return link.until_end()
     except attach.Detached:

@@ -6,18 +6,19 @@ waits for the other, so a container that fills its output while we fill its inpu
 
 from __future__ import annotations
 
+import errno
 import os
 import select
-from _signal import SIG_DFL, set_wakeup_fd, signal
+from _signal import SIG_DFL, SIG_IGN, getsignal, set_wakeup_fd, signal
 
 from rootless.container import frames
 from rootless.container.frames import frame
-from rootless.errors import StartError, UsageError
+from rootless.errors import StartError, StorageError, UsageError, os_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     Kill = Callable[[int], object]
 
@@ -25,10 +26,43 @@ CHUNK = 1 << 16
 WINCH = 28
 # Everything that asks something of a process and can be caught, save CHLD, PIPE, TSTP, TTIN, TTOU.
 PROXIED = (1, 2, 3, 10, 12, 14, 15, 18)
+ENDING = (1, 2, 3, 15)
 
 
 class Detached(Exception):
     """The detach keys were typed; the container runs on."""
+
+
+class Killed(Exception):
+    """A signal came that ends us, once our terminal is as it was."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def die(number: int) -> NoReturn:
+    """By the signal, so that who started us sees it."""
+    signal(number, SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+def catch(numbers: tuple[int, ...]) -> dict[int, Any]:
+    """Have them told by the wake-up descriptor; what was before. Those that whoever started us
+    had us ignore (nohup, a shell's background) stay ignored."""
+    return {n: signal(n, note) for n in numbers if getsignal(n) != SIG_IGN}
+
+
+def unread(error: OSError) -> bool:
+    """Nobody reads us any more: a pipe without a reader, a terminal whose window is closed."""
+    return error.errno in (errno.EPIPE, errno.EIO)
+
+
+def output_lost(error: OSError, code: int) -> StorageError:
+    told = StorageError(f"cannot write the container's output: {os_reason(error)}")
+    told.exit_code = code or 1
+    return told
 
 
 def detach_sequence(text: str) -> bytes:
@@ -73,7 +107,10 @@ class Terminal:
         termios.tcsetattr(fd, termios.TCSANOW, raw)
 
     def restore(self) -> None:
-        self._termios.tcsetattr(self._fd, self._termios.TCSANOW, self._saved)
+        try:
+            self._termios.tcsetattr(self._fd, self._termios.TCSANOW, self._saved)
+        except self._termios.error:
+            pass        # its window was closed
 
 
 class Attached:
@@ -92,6 +129,7 @@ class Attached:
         self.reader = frames.Reader()
         self.pending: list[tuple[bytes, bytes]] = []
         self.silent: set[int] = set()
+        self.lost: OSError | None = None
 
     def wait_started(self) -> bytes:
         """Block until the monitor said S (returns b"S"), or F: its payload. Raises StartError."""
@@ -108,19 +146,32 @@ class Attached:
             self.pending += self.reader.feed(data)
 
     def until_end(self) -> int:
-        """Pass bytes until the container ends; its exit code. Raises Detached, StartError."""
+        """Pass bytes until the container ends; its exit code. Raises Detached, StartError, and
+        StorageError when its output could not be written."""
+        try:
+            code = self._until_end()
+        except Killed as e:
+            die(e.number)
+        if self.lost is not None:
+            raise output_lost(self.lost, code)
+        return code
+
+    def _until_end(self) -> int:
         terminal = Terminal(0) if self.tty and self.stdin and os.isatty(0) else None
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
         previous: dict[int, Any] = {}
         if self.kill is not None:
-            for number in PROXIED:
-                previous[number] = signal(number, note)
+            previous |= catch(PROXIED)
+        elif terminal is not None:
+            previous |= catch(ENDING)
         if self.tty:
-            previous[WINCH] = signal(WINCH, note)
+            previous |= catch((WINCH,))
         set_wakeup_fd(wake_w)
         os.set_blocking(self.sock, False)
         try:
+            if self.tty:
+                self.send_size()        # it may have changed since the container was given it
             for kind, payload in self.pending:
                 code = self._take(kind, payload)
                 if code is not None:
@@ -200,8 +251,10 @@ class Attached:
             except BlockingIOError:
                 # Somebody made our output non-blocking; wait for it.
                 select.select([], [fd], [])
-            except OSError:
-                # Nobody reads us any more: tell the container, as a pipe would.
+            except OSError as e:
+                # Tell the container, as a pipe would.
+                if not unread(e):
+                    self.lost = e
                 self.silent.add(fd)
                 self.waiting += frame(frames.CLOSED, kind)
                 self._flush()
@@ -214,6 +267,8 @@ class Attached:
         except OSError:
             data = b""
         if not data:
+            if self.matched:
+                self.waiting += frame(frames.INPUT, self.keys[:self.matched])
             self.waiting += frame(frames.INPUT_END)
             return False
         if self.tty and self.keys:
@@ -260,6 +315,8 @@ class Attached:
                 self.send_size()
             elif self.kill is not None:
                 self.kill(number)
+            else:
+                raise Killed(number)
 
     def send_size(self) -> None:
         size = terminal_size(0) or terminal_size(1)

@@ -6,7 +6,18 @@ import os
 import select
 from _signal import SIG_DFL, set_wakeup_fd, signal
 
-from rootless.container.attach import PROXIED, WINCH, Terminal, note, terminal_size
+from rootless.container.attach import (
+    ENDING,
+    PROXIED,
+    WINCH,
+    Killed,
+    Terminal,
+    catch,
+    die,
+    output_lost,
+    terminal_size,
+    unread,
+)
 from rootless.runtime.process import winsize
 
 TYPE_CHECKING = False
@@ -14,12 +25,24 @@ if TYPE_CHECKING:
     from rootless.container.exec import Exec
 
 CHUNK = 1 << 16
+# How long the output must be silent once the process has ended. Processes that it left behind may
+# keep it open for ever; a terminal passes on what was written a moment later.
+SILENCE_MS = 100
 TIOCSWINSZ = 0x5414
 
 
 def pump(running: Exec, *, stdin: bool) -> int:
-    """Until the process has ended and its output is drained; its exit code."""
-    return _Pump(running, stdin).run()
+    """Until the process has ended and its output is drained; its exit code. Raises StorageError
+    when that could not be written."""
+    one = _Pump(running, stdin)
+    try:
+        code = one.run()
+    except Killed as e:
+        # The process dies with us (PR_SET_PDEATHSIG): nothing is left behind.
+        die(e.number)
+    if one.lost is not None:
+        raise output_lost(one.lost, code)
+    return code
 
 
 class _Pump:
@@ -28,24 +51,24 @@ class _Pump:
         self.sink = running.master if running.master >= 0 else running.stdin
         self.reading = stdin and self.sink >= 0
         self.waiting = bytearray()
+        self.lost: OSError | None = None
 
     def run(self) -> int:
         running = self.running
         terminal = Terminal(0) if running.master >= 0 and self.reading and os.isatty(0) else None
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
-        caught = (*PROXIED, WINCH) if terminal is None else (WINCH,)
-        for number in caught:
-            signal(number, note)
+        previous = catch((*(PROXIED if terminal is None else ENDING), WINCH))
         set_wakeup_fd(wake_w)
         for fd in {*running.outputs, self.sink} - {-1}:
             os.set_blocking(fd, False)
         ended = os.pidfd_open(running.waiter)
+        code: int | None = None
         try:
-            while True:
+            while code is None or running.outputs:
                 poll = select.poll()
                 poll.register(wake_r, select.POLLIN)
-                if not running.outputs:
+                if code is None:
                     poll.register(ended, select.POLLIN)
                 for fd in running.outputs:
                     poll.register(fd, select.POLLIN)
@@ -54,21 +77,26 @@ class _Pump:
                 if self.waiting and self.sink >= 0:
                     poll.register(self.sink, select.POLLOUT
                                   | (select.POLLIN if self.sink in running.outputs else 0))
-                for fd, _ in poll.poll():
+                events = poll.poll(None if code is None else SILENCE_MS)
+                if code is not None and not events:
+                    break
+                for fd, _ in events:
                     if fd == wake_r:
                         self._signals(os.read(wake_r, 64))
                     elif fd == ended:
-                        return running.wait()
+                        code = running.wait()
+                        self.reading = False
                     elif fd == 0:
                         self._type()
                     if fd in running.outputs:
                         self._show(fd)
                     if fd == self.sink and self.waiting:
                         self._feed()
+            return code
         finally:
             set_wakeup_fd(-1)
-            for number in caught:
-                signal(number, SIG_DFL)
+            for number, handler in previous.items():
+                signal(number, handler if handler is not None else SIG_DFL)
             if terminal is not None:
                 terminal.restore()
 
@@ -87,8 +115,10 @@ class _Pump:
                     view = view[os.write(ours, view):]
                 except BlockingIOError:
                     select.select([], [ours], [])
-        except OSError:
-            data = b""      # nobody reads us: the process shall get EPIPE, as it would outside
+        except OSError as e:
+            if not unread(e):
+                self.lost = e
+            data = b""      # the process shall get EPIPE, as it would outside
         if not data:
             del self.running.outputs[fd]
             if fd == self.sink:
@@ -129,6 +159,4 @@ class _Pump:
 
                     fcntl.ioctl(self.running.master, TIOCSWINSZ, winsize(*size))
             else:
-                # The process dies with us (PR_SET_PDEATHSIG): nothing is left behind.
-                signal(number, SIG_DFL)
-                os.kill(os.getpid(), number)
+                raise Killed(number)

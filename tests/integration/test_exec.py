@@ -188,6 +188,27 @@ def test_a_reader_that_went_away_ends_the_writer(running: Running) -> None:
         assert process.wait(20) == 128 + signal.SIGPIPE
 
 
+@pytest.mark.parametrize("terminal", [(), ("-t",)])
+def test_a_process_left_behind_is_not_waited_for(running: Running,
+                                                 terminal: tuple[str, ...]) -> None:
+    """It holds the output open, as a server started in the background does."""
+    script = "trap '' HUP; sleep 1004 & echo $! > /tmp/left; seq 20000"
+    with running.popen(*terminal, then=("sh", "-c", script)) as process:
+        out = process.communicate(timeout=30)[0]
+    assert process.returncode == 0
+    assert [int(n) for n in out.split()] == list(range(1, 20001))
+    assert running.has("sleep 1004")
+    running.sh("kill -9 $(cat /tmp/left)")
+
+
+def test_output_that_cannot_be_written_is_told(running: Running) -> None:
+    with open("/dev/full", "wb") as full, running.cli.popen(
+            "exec", running.name, "echo", "lost", stdout=full, stderr=subprocess.PIPE) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert os.strerror(28).encode() in err
+
+
 def test_only_what_runs_can_be_entered(box: Box) -> None:
     box.cli.fails(1, "exec", "none-such", "true", says="none-such")
     with box.running(then=("true",)) as name:

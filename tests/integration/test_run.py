@@ -121,6 +121,40 @@ def test_a_reader_that_went_away_ends_the_writer(box: Box) -> None:
         assert process.wait(20) == 128 + signal.SIGPIPE
 
 
+@pytest.mark.parametrize("code", [0, 4])
+def test_output_that_cannot_be_written_is_told(box: Box, code: int) -> None:
+    with open("/dev/full", "wb") as full, box.popen(
+            then=("sh", "-c", f"echo lost; echo kept >&2; exit {code}"), stdout=full,
+            stderr=subprocess.PIPE) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == (code or 1)
+    assert err.startswith(b"kept\n")
+    assert os.strerror(28).encode() in err
+
+
+def test_what_a_verb_prints_cannot_be_written_is_told(box: Box) -> None:
+    with open("/dev/full", "wb") as full, box.cli.popen(
+            "ps", stdout=full, stderr=subprocess.PIPE) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.decode().splitlines() == [
+        f"rootless: cannot write the output: {os.strerror(28)}"]
+
+
+def test_a_signal_that_is_ignored_outside_stays_ignored(box: Box) -> None:
+    """As under nohup: the end of the caller's session does not end the container."""
+    script = "trap 'echo got HUP' HUP; trap 'echo got USR1; exit 3' USR1; echo ready; " \
+             "while :; do sleep 0.02; done"
+    with box.popen(then=("sh", "-c", script), stdout=subprocess.PIPE,
+                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.read() == b"got USR1\n"
+    assert process.returncode == 3
+
+
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT"])
 def test_a_signal_to_the_command_reaches_the_container(box: Box, name: str) -> None:
     script = f"trap 'echo got; exit 42' {name}; echo ready; while :; do sleep 0.02; done"
@@ -188,9 +222,7 @@ def test_rm_leaves_nothing(box: Box) -> None:
 
 def test_rm_works_in_the_background_too(box: Box) -> None:
     cid = box.cli.ok("run", "-di", "--rm", box.image, "cat").text
-    ended = box.cli.popen("wait", cid, stdout=subprocess.PIPE)
     assert box.cli.ok("attach", cid, stdin=b"through\n").out == b"through\n"
-    assert ended.communicate(timeout=20)[0] == b"0\n"
     box.cli.fails(1, "inspect", cid)
     eventually(lambda: not (box.cli.store / "containers" / cid).exists(), "its directory is gone")
 

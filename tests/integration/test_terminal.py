@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import termios
 
 import pytest
@@ -119,8 +120,34 @@ def test_other_detach_keys_and_keys_that_only_begin_like_them(box: Box) -> None:
         assert t.expect(PROMPT).split()[-4:] == [b"10", b"11", b"18", b"7a"]
         t.send(b"\x18q")
         assert t.wait() == 0
-    box.cli.ok("kill", "keys")
+    box.cli.ok("rm", "-f", "keys")
     box.refuses("--detach-keys", "ctrl-", says="detach keys")
+
+
+def test_keys_that_might_have_become_a_detach_arrive_at_the_end(box: Box) -> None:
+    result = box("-it", "--detach-keys", "a,b", stdin=b"xa", timeout=20, then=(
+        "sh", "-c", "stty raw -echo; head -c 2 | od -An -tx1"))
+    assert result.out.split()[-2:] == [b"78", b"61"]
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT"])
+def test_a_command_that_is_ended_gives_the_terminal_back(box: Box, verb: str, name: str) -> None:
+    number = getattr(signal, f"SIG{name}")
+    with box.running() as other:
+        command = (("run", "--name", "given-back", *SHELL, box.image, "sh") if verb == "run"
+                   else ("exec", *SHELL, other, "sh"))
+        try:
+            with box.cli.terminal(*command) as t:
+                before = termios.tcgetattr(t.fd)
+                t.expect(PROMPT)
+                assert termios.tcgetattr(t.fd)[3] & termios.ECHO == 0
+                t.process.send_signal(number)
+                assert t.wait() == -number
+                assert termios.tcgetattr(t.fd) == before
+        finally:
+            if verb == "run":
+                box.cli.ok("rm", "-f", "given-back")
 
 
 def test_exec_has_a_terminal_of_its_own(box: Box) -> None:

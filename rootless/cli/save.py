@@ -57,6 +57,26 @@ def _progress(options: Options) -> Callable[[str], None]:
     return say
 
 
+def export(options: Options) -> int:
+    from rootless.container import export as exporting
+    from rootless.container import store as containers
+    from rootless.image import save as saving
+    from rootless.userns import keeper
+
+    paths = places.of_this_user()
+    container = containers.find(paths, options.args[0])
+    target = options.value("output") or ""
+    if not target:
+        _refuse_terminal("export a container")
+    output = saving.Output(target)
+    try:
+        exporting.export(container, keeper.open_userns(paths), output.write)
+        output.commit()
+    finally:
+        output.close()
+    return 0
+
+
 def _refuse_terminal(what: str) -> None:
     if os.isatty(1):
         raise UsageError(f"cannot {what}: standard output is a terminal",
@@ -73,4 +93,6 @@ COMMANDS = {
                metavar="FORMAT"),
         Option("quiet", FLAG, "Do not show blobs on the terminal as they pass", "q"),
     ), least=1),
+    "export": Command("export", "CONTAINER", "Write the files of a container into a tar archive.",
+                      export, (_OUTPUT,), least=1, most=1),
 }

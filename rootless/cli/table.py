@@ -28,6 +28,7 @@ VERBS = {
     "rmi": (_IMAGES, "Remove images"),
     "tag": (_IMAGES, "Give an image another name"),
     "save": ("rootless.cli.save", "Write images into an archive"),
+    "export": ("rootless.cli.save", "Write the files of a container into an archive"),
     "load": ("rootless.cli.load", "Load images from an archive"),
     "import": ("rootless.cli.load", "Make an image from an archive of a filesystem"),
     "doctor": ("rootless.cli.doctor", "Say what this machine allows and what would mend the rest"),
@@ -40,7 +41,7 @@ GROUPS = {
     "container": ("Manage containers", {
         "run": "run", "create": "create", "start": "start", "attach": "attach", "exec": "exec",
         "ls": "ps", "ps": "ps", "list": "ps", "logs": "logs", "stop": "stop", "kill": "kill",
-        "wait": "wait", "rm": "rm", "inspect": "inspect",
+        "wait": "wait", "rm": "rm", "inspect": "inspect", "export": "export",
     }),
     "image": ("Manage images", {
         "pull": "pull", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",

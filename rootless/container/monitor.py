@@ -548,15 +548,18 @@ class Monitor:
         """--rm: one rename takes the container out of the store; its files go afterwards."""
         plan = self.plan
         doomed = f"{plan['store']}/trash/{plan['id']}.{os.getpid()}"
-        link = f"{plan['store']}/names/{plan['name']}"
-        try:
-            # The name first: once the directory is gone, it may already be another's.
-            if os.readlink(link) == plan["id"]:
-                os.unlink(link)
-        except OSError:
-            pass
         try:
             os.rename(plan["dir"], doomed)
         except OSError:
             return ""
+        from rootless.files import Lock
+
+        link = f"{plan['store']}/names/{plan['name']}"
+        try:
+            # As store.release_name does it: by now the name may be another's.
+            with Lock(f"{plan['store']}/names/.lock"):
+                if os.readlink(link) == plan["id"]:
+                    os.unlink(link)
+        except OSError:
+            pass
         return doomed

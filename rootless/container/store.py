@@ -201,10 +201,6 @@ def find(paths: Paths, text: str) -> Container:
             if matches:
                 raise Conflict(f"several containers have an id that starts with {text}",
                                hint="type more of the id")
-        # A removal that was killed between its two steps has taken the name's link only.
-        for container in every(paths):
-            if container.name == text:
-                return container
     raise NotFound(f"no such container: {text}", hint="rootless ps -a lists all")
 
 
@@ -331,12 +327,10 @@ def _release_abandoned(paths: Paths, link: str, holder: str) -> None:
 
 
 def release_name(paths: Paths, name: str, cid: str) -> None:
-    link = f"{paths.names}/{name}"
-    try:
-        if name and os.readlink(link) == cid:
-            os.unlink(link)
-    except FileNotFoundError:
-        pass
+    """After the container has left: a kill in between leaves a name of nobody, which anybody may
+    claim, never a container without its name."""
+    if name:
+        _release_abandoned(paths, f"{paths.names}/{name}", cid)
 
 
 def publish(paths: Paths, cid: str, data: dict[str, Any], config: dict[str, Any]) -> Container:
@@ -355,5 +349,6 @@ def remove(container: Container) -> None:
         os.unlink(socket_path(container.paths, container.id))      # of a monitor that was killed
     except OSError:
         pass
+    trash.take(container.paths, container.dir)
     release_name(container.paths, container.name, container.id)
-    trash.discard(container.paths, container.dir)
+    trash.empty(container.paths)

@@ -13,6 +13,7 @@ from rootless.container import store
 from rootless.container.monitor import now, quote, start_ticks
 from rootless.errors import Conflict, NotFound
 from rootless.paths import Paths
+from rootless.storage import trash
 
 
 @pytest.fixture
@@ -48,11 +49,13 @@ def test_a_container_is_found_by_name_id_and_prefix(paths: Paths) -> None:
         assert store.find(paths, text).id == made.id
 
 
-def test_a_half_removed_container_is_still_found_by_its_name(paths: Paths) -> None:
+def test_a_half_removed_container_is_gone_and_its_name_is_free(paths: Paths) -> None:
     made = add(paths, "web")
-    os.unlink(f"{paths.names}/web")
-    assert store.find(paths, "web").id == made.id
+    trash.take(paths, made.dir)
+    with pytest.raises(NotFound):
+        store.find(paths, "web")
     again = add(paths, "web")
+    store.release_name(paths, "web", made.id)
     assert store.find(paths, "web").id == again.id
 
 

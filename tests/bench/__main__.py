@@ -18,7 +18,7 @@ from tests.integration.support import debian, filled, images, leftovers, registr
 from tests.integration.support.cache import cached, recipe_key
 from tests.integration.support.images import Image, Layer
 
-PACKAGES = "gcc,g++,git,python3,perl,vim"
+PACKAGES = "gcc,python3"
 
 
 def big_tar() -> Path:

@@ -26,6 +26,8 @@ VERBS = {
     "pull": (_IMAGES, "Download an image from a registry"),
     "images": (_IMAGES, "List images"),
     "rmi": (_IMAGES, "Remove images"),
+    "history": ("rootless.cli.history", "Show the steps an image was made in"),
+    "untag": ("rootless.cli.history", "Take names away from an image"),
     "tag": (_IMAGES, "Give an image another name"),
     "save": ("rootless.cli.save", "Write images into an archive"),
     "export": ("rootless.cli.save", "Write the files of a container into an archive"),
@@ -46,12 +48,18 @@ GROUPS = {
     "image": ("Manage images", {
         "pull": "pull", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",
         "load": "load", "save": "save", "import": "import", "inspect": "inspect",
+        "history": "history", "untag": "untag",
     }),
     "system": ("Manage the store", {}),
 }
 
 # Groups whose second words are commands of their own.
 SUBCOMMANDS = {
+    "image": {
+        "tree": ("rootless.cli.history", "Show the layers of images and which of them they share"),
+        "diff": ("rootless.cli.history", "Show which files differ between two images"),
+        "prune": ("rootless.cli.prune", "Remove images that nobody needs"),
+    },
     "system": {
         "reset": ("rootless.cli.system", "Remove everything the engine has stored"),
         "stop": ("rootless.cli.system", "End the helper process that keeps the user namespace"),

@@ -35,7 +35,7 @@ def remove(paths: Paths, text: str, users: list[User], *, force: bool) -> list[s
         others = [i for i in same if i.name != named.name]
         if others:
             store.drop(paths, [named])
-            return _untagged([named], others)
+            return untagged([named], others)
     else:
         same = [i for i in images if i.id == identified]
         tags = [i.shown for i in same if i.tag]
@@ -44,7 +44,7 @@ def remove(paths: Paths, text: str, users: list[User], *, force: bool) -> list[s
                            hint=f"rootless rmi -f {text} removes them all")
     _check_users(text, [u for u in users if u.image == same[0].id], force=force)
     store.drop(paths, same)
-    said = [*_untagged(same, []), f"Deleted: {same[0].id}"]
+    said = [*untagged(same, []), f"Deleted: {same[0].id}"]
     gone = gc.sweep(paths)
     return said + [f"Deleted: {diff_id}" for diff_id in gone or ()]
 
@@ -85,7 +85,7 @@ def _check_users(text: str, users: list[User], *, force: bool) -> None:
                                        f"{text} and the container keeps its layers")
 
 
-def _untagged(gone: list[Image], left: list[Image]) -> list[str]:
+def untagged(gone: list[Image], left: list[Image]) -> list[str]:
     """Names, and the digests no name is left for."""
     said = [f"Untagged: {familiar(i.name)}" for i in gone if i.tag]
     kept = {(i.repository, i.source) for i in left}

@@ -341,7 +341,7 @@ def publish(paths: Paths, reference: str, descriptor: dict[str, Any], *, source:
     entry["platform"] = {"architecture": system.architecture, "os": system.os,
                          **({"variant": system.variant} if system.variant else {})}
     entry["annotations"] = {k: v for k, v in (
-        (NAME, full), (SOURCE, source), (ORIGINAL, original), (SIZE, str(_size(paths, image))))
+        (NAME, full), (SOURCE, source), (ORIGINAL, original), (SIZE, str(sum(layer_sizes(paths, image)))))
         if v}
     _note_blobs(paths, image)
     with index_lock(paths):
@@ -355,6 +355,18 @@ def drop(paths: Paths, gone: list[Image]) -> None:
     with index_lock(paths):
         entries = read_index(paths)
         write_index(paths, [e for e in entries if (_manifest_of(paths, e), name_of(e)) not in keys])
+
+
+def untag(paths: Paths, names: set[str]) -> None:
+    """Take names (full references) away and nothing else: an image that loses its last stays."""
+    with index_lock(paths):
+        entries = read_index(paths)
+        kept = [e for e in entries if name_of(e) not in names]
+        for entry in entries:
+            if all(e["digest"] != entry["digest"] for e in kept):
+                notes = {k: v for k, v in (entry.get("annotations") or {}).items() if k != NAME}
+                kept.append({**entry, "annotations": notes})
+        write_index(paths, kept)
 
 
 def _manifest_of(paths: Paths, entry: Entry) -> str:
@@ -399,15 +411,15 @@ def _with(entries: list[Entry], new: Entry, full: str) -> list[Entry]:
     return kept
 
 
-def _size(paths: Paths, image: Image) -> int:
+def layer_sizes(paths: Paths, image: Image) -> list[int]:
     """Bytes of the unpacked files; of the blob where a layer's directory does not tell."""
-    total = 0
+    found = []
     for diff_id, layer in zip(image.layers, image.manifest["layers"]):
         try:
-            total += int(os.getxattr(paths.layer(diff_id), "user.rootless.size"))
+            found.append(int(os.getxattr(paths.layer(diff_id), "user.rootless.size")))
         except (OSError, ValueError):
-            total += int(layer["size"])
-    return total
+            found.append(int(layer["size"]))
+    return found
 
 
 # ---- layers ------------------------------------------------------------------------------------

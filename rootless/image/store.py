@@ -341,8 +341,8 @@ def publish(paths: Paths, reference: str, descriptor: dict[str, Any], *, source:
     entry["platform"] = {"architecture": system.architecture, "os": system.os,
                          **({"variant": system.variant} if system.variant else {})}
     entry["annotations"] = {k: v for k, v in (
-        (NAME, full), (SOURCE, source), (ORIGINAL, original), (SIZE, str(sum(layer_sizes(paths, image)))))
-        if v}
+        (NAME, full), (SOURCE, source), (ORIGINAL, original),
+        (SIZE, str(sum(layer_sizes(paths, image))))) if v}
     _note_blobs(paths, image)
     with index_lock(paths):
         write_index(paths, _with(read_index(paths), entry, full))

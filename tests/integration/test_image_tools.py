@@ -44,7 +44,7 @@ def lines(text: str) -> list[list[str]]:
 
 # ---- history -----------------------------------------------------------------------------------
 
-HISTORY = [
+HISTORY: list[dict[str, Any]] = [
     {"created": "2024-01-01T00:00:00Z", "created_by": "COPY base /"},
     {"created": "2024-01-01T00:00:00Z", "created_by": "ENV A=1", "empty_layer": True},
     {"created": "2024-01-02T03:04:05.678Z", "created_by": "/bin/sh -c " + "long " * 20,

@@ -16,6 +16,7 @@ import stat
 
 from rootless.errors import StorageError, os_reason
 from rootless.files import write_all
+from rootless.image.layer import STAT
 from rootless.image.tree import attributes, remembered, walk
 from rootless.record import record
 from rootless.storage import merged
@@ -42,10 +43,12 @@ class Change:
     path: bytes
 
 
-def compare(paths: Paths, userns: Userns, old: list[str], new: list[str]) -> list[Change]:
+def compare(paths: Paths, userns: Userns, old: list[str], new: list[str], *,
+            raw: bool = False) -> list[Change]:
     """Changes from one list of layers (directories, top first) to another, by path.
 
-    Raises StorageError.
+    `raw`: each is one layer, to be looked at as it lies there, whiteouts and all, its root
+    included. Raises StorageError.
     """
     try:
         out = os.open(paths.tmp, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -53,8 +56,13 @@ def compare(paths: Paths, userns: Userns, old: list[str], new: list[str]) -> lis
         raise StorageError(f"cannot write in {paths.tmp}: {os_reason(e)}") from None
 
     def work() -> None:
-        before, after = merged.mount(paths, [old, new])
+        if raw:
+            before, after = merged.bare(paths, old[0]), merged.bare(paths, new[0])
+        else:
+            before, after = merged.mount(paths, [old, new])
         lines: list[bytes] = []
+        if raw and not _same(before, after, b".", os.fstat(before), os.fstat(after)):
+            lines.append(CHANGED.encode() + b"/\0")
         for change in _changes(before, after):
             lines.append(change.kind.encode() + change.path + b"\0")
             if len(lines) > 1000:
@@ -128,8 +136,14 @@ def _all(parent: int, name: bytes, prefix: bytes) -> Iterator[Change]:
         os.close(fd)
 
 
+def _noticed(parent: int, name: bytes) -> dict[str, bytes]:
+    """Without what the engine notes on a layer for itself."""
+    return {k: v for k, v in attributes(parent, name).items()
+            if not k.startswith("user.rootless.") or k == STAT}
+
+
 def _same(old: int, new: int, name: bytes, here: os.stat_result, there: os.stat_result) -> bool:
-    mine, theirs = attributes(old, name), attributes(new, name)
+    mine, theirs = _noticed(old, name), _noticed(new, name)
     if remembered(here, mine) != remembered(there, theirs):
         return False
     if mine != theirs:

@@ -34,7 +34,7 @@ PARTIAL_SECONDS = 7 * 86400
 def sweep(paths: Paths, *, patience: float = PATIENCE) -> list[str] | None:
     """Remove what nothing needs; diffIDs of the layers that went. None: put off, as somebody is
     making something."""
-    lock = _exclusive(paths, patience)
+    lock = exclusive(paths, patience)
     if lock is None:
         with open(_wanted(paths), "ab"):
             return None
@@ -82,7 +82,8 @@ def _wanted(paths: Paths) -> str:
     return paths.data + "/.sweep"
 
 
-def _exclusive(paths: Paths, patience: float) -> Lock | None:
+def exclusive(paths: Paths, patience: float) -> Lock | None:
+    """The lock under which nobody makes anything; None when somebody still does."""
     end = time.monotonic() + patience
     while True:
         try:
@@ -93,7 +94,11 @@ def _exclusive(paths: Paths, patience: float) -> Lock | None:
             time.sleep(0.02)
 
 
-def _sweep(paths: Paths) -> list[str]:
+def unneeded(paths: Paths) -> tuple[list[str], list[str]]:
+    """Digests of blobs and diffIDs of layers that nothing needs. The caller holds the lock.
+
+    Raises StorageError.
+    """
     blobs: set[str] = set()
     layers: set[str] = set()
     for entry in store.read_index(paths):
@@ -108,11 +113,17 @@ def _sweep(paths: Paths) -> list[str]:
         if held is None or diff_id in held:
             blobs.add(_noted(paths, diff_id))
             continue
-        trash.take(paths, paths.layer(diff_id))
         gone.append(diff_id)
-    for name in _entries(paths.blobs):
-        if "sha256:" + name not in blobs:
-            _unlink(f"{paths.blobs}/{name}")
+    loose = ["sha256:" + name for name in _entries(paths.blobs)]
+    return [digest for digest in loose if digest not in blobs], gone
+
+
+def _sweep(paths: Paths) -> list[str]:
+    blobs, gone = unneeded(paths)
+    for diff_id in gone:
+        trash.take(paths, paths.layer(diff_id))
+    for digest in blobs:
+        _unlink(store.blob_path(paths, digest))
     for name in os.listdir(paths.cache):
         prefix, _, hexadecimal = name.rpartition("-")
         if prefix == "blob-of" and not os.path.lexists(f"{paths.layers}/{hexadecimal}"):

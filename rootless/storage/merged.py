@@ -69,7 +69,6 @@ def _child(paths: Paths, userns: Userns, work: Callable[[], None], report: int) 
         keeper.enter(userns)
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_SLAVE)
-        os.chdir(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         work()
         return 0
     except RootlessError as e:
@@ -96,6 +95,11 @@ def mount(paths: Paths, trees: list[list[str]]) -> list[int]:
         overlay(layers, os.open("empty", os.O_PATH | os.O_CLOEXEC), os.path.abspath(str(number)))
         found.append(os.open(str(number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     return found
+
+
+def bare(paths: Paths, layer: str) -> int:
+    """In the child: a layer as it lies in the store; a descriptor that can be read."""
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_open(paths, layer))
 
 
 def _open(paths: Paths, layer: str) -> int:

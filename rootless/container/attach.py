@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Kill = Callable[[int], object]
 
 CHUNK = 1 << 16
-WINCH = 28
+HUP, WINCH = 1, 28
 # Everything that asks something of a process and can be caught, save CHLD, PIPE, TSTP, TTIN, TTOU.
 PROXIED = (1, 2, 3, 10, 12, 14, 15, 18)
 ENDING = (1, 2, 3, 15)
@@ -49,9 +49,9 @@ def die(number: int) -> NoReturn:
 
 
 def catch(numbers: tuple[int, ...]) -> dict[int, Any]:
-    """Have them told by the wake-up descriptor; what was before. Those that whoever started us
-    had us ignore (nohup, a shell's background) stay ignored."""
-    return {n: signal(n, note) for n in numbers if getsignal(n) != SIG_IGN}
+    """Have them told by the wake-up descriptor; what was before. A hangup that nohup had us ignore
+    stays ignored."""
+    return {n: signal(n, note) for n in numbers if n != HUP or getsignal(n) != SIG_IGN}
 
 
 def unread(error: OSError) -> bool:

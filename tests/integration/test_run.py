@@ -141,7 +141,7 @@ def test_what_a_verb_prints_cannot_be_written_is_told(box: Box) -> None:
         f"rootless: cannot write the output: {os.strerror(28)}"]
 
 
-def test_a_signal_that_is_ignored_outside_stays_ignored(box: Box) -> None:
+def test_a_hangup_that_is_ignored_outside_stays_ignored(box: Box) -> None:
     """As under nohup: the end of the caller's session does not end the container."""
     script = "trap 'echo got HUP' HUP; trap 'echo got USR1; exit 3' USR1; echo ready; " \
              "while :; do sleep 0.02; done"

@@ -57,6 +57,11 @@ class Process(subprocess.Popen[bytes]):
         super().__exit__(kind, value, trace)
 
 
+def expect_hangups() -> None:
+    """Under nohup they would be ignored, by us and by what we start."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Cli:
     """One user's view: `home` holds everything, `run(...)` runs a command to its end."""
 
@@ -78,6 +83,7 @@ class Cli:
         more.setdefault("stdin", subprocess.DEVNULL)
         more.setdefault("env", self.env)
         more.setdefault("cwd", self.home)
+        more.setdefault("preexec_fn", expect_hangups)
         return Process([*before, *COMMAND, *args], **more)
 
     def __call__(self, *args: str, stdin: bytes | None = None, timeout: float = 60,
@@ -134,7 +140,8 @@ class Terminal:
             self.resize(rows, columns)
             # setsid gives it the terminal as its controlling one; it does not fork here.
             self.process = subprocess.Popen(["setsid", "--ctty", *command], stdin=slave,
-                                            stdout=slave, stderr=slave, env=env, cwd=cwd)
+                                            stdout=slave, stderr=slave, env=env, cwd=cwd,
+                                            preexec_fn=expect_hangups)
         finally:
             os.close(slave)
 

@@ -63,6 +63,11 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
     try:
         config = spec.build(wanted, image_config, directory, cid, host_facts(wanted))
         _prepare(directory, userns, wanted, config)
+        if image is not None:
+            from rootless.storage import rootdir
+
+            rootdir.dress(paths, userns, [paths.layer(d) for d in reversed(image.layers)],
+                          directory + "/upper")
         if not name:
             from rootless.container.names import generate
 

@@ -41,6 +41,7 @@ from rootless.image.tar import (
     Reader,
     show,
 )
+from rootless.storage.rootdir import IMPLIED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -426,6 +427,7 @@ class Writer:
         entry = self._directories.get(())
         if entry is None:
             os.fchmod(self._root, 0o755)
+            os.setxattr(self._root, IMPLIED, b"y")
         else:
             self._attributes(self._root, entry)
 

@@ -69,6 +69,8 @@ def pull(paths: Paths, name: str, *, platform: str = "", quiet: bool = False,
     finally:
         progress.close()
         os.close(userns.fd)
+        # A worker that was stopped between two steps may have left a lock.
+        gc.tidy(paths)
         gc.settle(paths)
 
 

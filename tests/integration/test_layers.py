@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,48 +24,7 @@ from rootless.userns.subid import Extent
 from tests.integration.support.cli import CHECKOUT, COMMAND, Cli
 from tests.integration.support.images import Image, Layer, Tar, digest_of, oci_archive
 from tests.integration.support.registry import Registry
-
-# Runs as root of the namespace: everything one can know of a tree, as JSON.
-LIST = r"""
-import hashlib, json, os, stat, sys
-def look(path):
-    st = os.lstat(path)
-    kind = stat.S_IFMT(st.st_mode)
-    digest = link = ""
-    if kind == stat.S_IFREG:
-        with open(path, "rb") as f:
-            digest = hashlib.sha256(f.read()).hexdigest()
-    if kind == stat.S_IFLNK:
-        link = os.readlink(path).decode("latin-1")
-    attributes = {n: os.getxattr(path, n, follow_symlinks=False).hex()
-                  for n in os.listxattr(path, follow_symlinks=False)}
-    return {"type": kind, "mode": oct(stat.S_IMODE(st.st_mode)), "uid": st.st_uid,
-            "gid": st.st_gid, "size": 0 if kind == stat.S_IFDIR else st.st_size,
-            "links": 0 if kind == stat.S_IFDIR else st.st_nlink, "digest": digest, "link": link,
-            "xattrs": attributes, "mtime": st.st_mtime_ns}
-os.chdir(sys.argv[1])
-found = {".": look(b".")}
-for base, dirs, files in os.walk(b"."):
-    for name in dirs + files:
-        path = os.path.join(base, name)
-        found[path.decode("latin-1")] = look(path)
-json.dump(found, sys.stdout)
-"""
-
-Tree = dict[str, dict[str, Any]]
-
-
-def as_root(*command: str) -> bytes:
-    """In a namespace with the map that the engine uses, and mounts of its own."""
-    done = subprocess.run(["unshare", "--map-root-user", "--map-auto", "--mount", *command],
-                          stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
-
-
-def tree(path: Path) -> Tree:
-    found: Tree = json.loads(as_root(sys.executable, "-c", LIST, str(path)))
-    return found
+from tests.integration.support.trees import LIST, Tree, as_root, differences, tree
 
 
 def mounted(layers: list[Path], ground: Path) -> Tree:
@@ -122,10 +80,7 @@ def test_an_image_is_what_umoci_makes_of_it(image: str, server: Registry, fresh:
     ours = plain(mounted(layers_of(fresh, layout), fresh.home), IMPLIED[image])
     as_root("umoci", "unpack", "--image", f"{layout}:it", str(fresh.home / "bundle"))
     theirs = plain(tree(fresh.home / "bundle/rootfs"), IMPLIED[image])
-    assert sorted(ours) == sorted(theirs) and len(ours) > 100
-    different = {name: {key: (ours[name][key], theirs[name][key]) for key in ours[name]
-                        if ours[name][key] != theirs[name][key]} for name in ours}
-    assert {k: v for k, v in different.items() if v} == {}
+    assert len(ours) > 100 and differences(ours, theirs) == {}
 
 
 # ---- the unpacker, without an image around it --------------------------------------------------

@@ -78,10 +78,12 @@ def run(options: Options) -> int:
     wanted = from_options(options)
     paths = places.of_this_user()
     container, userns, lock = _make(paths, options, wanted)
+    sent = False
     try:
         stdin = wanted.interactive and not detach
         size = attach.terminal_size(1) or attach.terminal_size(0) if wanted.tty else None
         start(container, userns, lock, options.monitor, stdin_once=stdin, size=size)
+        sent = True
         link = attach.Attached(
             options.monitor, stdin=stdin, tty=wanted.tty, detach_keys=wanted.detach_keys,
             kill=None if wanted.tty and stdin else lambda n: _proxy(container, n))
@@ -89,6 +91,8 @@ def run(options: Options) -> int:
         if said != b"S":
             raise _start_failed(container, failure(said))
     finally:
+        if wanted.rm and not sent:
+            store.remove(container)     # there is no monitor that would
         os.close(lock)
     if detach:
         sys.stdout.write(container.id + "\n")

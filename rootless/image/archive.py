@@ -6,8 +6,9 @@
 
 An archive comes as a stream, perhaps compressed, and in any order: its JSON is kept in memory
 (bounded), everything else goes straight into the store as a blob, and only when the stream has
-ended does anyone look what it means. Nothing is copied to a temporary place. Layers are kept as
-they came: that of a docker-archive is an uncompressed tar and stays one.
+ended does anyone look what it means. A member that is probably a layer is unpacked on its way,
+too. Nothing is copied to a temporary place. Layers are kept as they came: that of a docker-archive
+is an uncompressed tar and stays one.
 
 Members are names inside the archive and nothing more: links between them are followed as text.
 """
@@ -22,7 +23,7 @@ from rootless.image import manifest as manifests
 from rootless.image import store
 from rootless.image.decompress import form_of, inflate
 from rootless.image.manifest import OCI, OCI_CONFIG, OCI_MANIFEST
-from rootless.image.reference import parse
+from rootless.image.reference import HEX, parse
 from rootless.image.tar import FILE, LINK, SYMLINK, Reader, show
 from rootless.record import record
 
@@ -43,6 +44,8 @@ _MOST_TEXT = 64 << 20
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 16
 _READ = 1 << 20
+# Smaller members are unpacked before a process for it would have started.
+_WORTHWHILE = 1 << 20
 
 LAYER_TYPES = {"": OCI + "layer.v1.tar", "gzip": OCI + "layer.v1.tar+gzip",
                "zstd": OCI + "layer.v1.tar+zstd"}
@@ -60,8 +63,9 @@ class Blob:
 class _Archive:
     """The parts of a tar, all of them read already."""
 
-    def __init__(self, paths: Paths, chunks: Iterator[bytes]) -> None:
+    def __init__(self, paths: Paths, userns: Userns, chunks: Iterator[bytes]) -> None:
         self._paths = paths
+        self._userns = userns
         self._texts: dict[str, bytes] = {}
         self._blobs: dict[str, Blob] = {}
         self._links: dict[str, str] = {}
@@ -91,15 +95,21 @@ class _Archive:
             self._texts[name] = bytes(first) + b"".join(reader.body())
             return size
         writer = store.BlobWriter(self._paths)
+        unpacking = _Unpacking(self._paths, self._userns, name, size)
         try:
             head = bytes(first[:6])
             writer.write(first)
+            unpacking.write(first)
             for view in reader.body():
                 if len(head) < 6:
                     head += bytes(view[:6])
                 writer.write(view)
+                unpacking.write(view)
+            # While this waits for the disk, the layer's files are written.
             digest, size = writer.commit(None, None)
+            unpacking.finish()
         finally:
+            unpacking.abort()
             writer.abort()
         self._blobs[name] = Blob(digest, size, form_of(head))
         return 0
@@ -124,6 +134,43 @@ class _Archive:
 
     def names(self) -> list[str]:
         return [*self._texts, *self._blobs]
+
+
+class _Unpacking:
+    """A member that is probably a layer is unpacked while it arrives, to the gain of time only:
+    where it is none, or is no good, or is here already, nothing comes of it, and who needs the
+    layer in the end has it unpacked from the blob and hears why that cannot be."""
+
+    def __init__(self, paths: Paths, userns: Userns, name: str, size: int) -> None:
+        stem = os.path.basename(name).partition(".")[0]
+        likely = size >= _WORTHWHILE and len(stem) == 64 and HEX.issuperset(stem)
+        digest = "sha256:" + stem
+        self._unpacker = None
+        # podman names a layer by its diffID, OCI's layout by its digest.
+        if likely and not os.path.exists(store.blob_path(paths, digest)) \
+                and not os.path.lexists(paths.layer(digest)):
+            from rootless.image.unpack import Unpacker
+
+            self._unpacker = Unpacker(paths, userns, expected="", blob_size=size)
+
+    def write(self, data: memoryview) -> None:
+        if self._unpacker is not None:
+            try:
+                self._unpacker.write(data)
+            except ImageError:
+                self.abort()
+
+    def finish(self) -> None:
+        if self._unpacker is not None:
+            try:
+                self._unpacker.finish()
+            except ImageError:
+                self.abort()
+
+    def abort(self) -> None:
+        if self._unpacker is not None:
+            self._unpacker.abort()
+            self._unpacker = None
 
 
 class _Directory:
@@ -196,7 +243,7 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
     if path is not None:
         parts = _Directory(paths, path)
     else:
-        parts = _Archive(paths, inflate(lambda: os.read(fd, _READ)))
+        parts = _Archive(paths, userns, inflate(lambda: os.read(fd, _READ)))
     listing = parts.text("manifest.json")
     if listing is not None and not _has_manifests(parts):
         found = list(_docker(paths, parts, listing))

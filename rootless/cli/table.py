@@ -33,6 +33,7 @@ VERBS = {
     "export": ("rootless.cli.save", "Write the files of a container into an archive"),
     "load": ("rootless.cli.load", "Load images from an archive"),
     "import": ("rootless.cli.load", "Make an image from an archive of a filesystem"),
+    "unshare": ("rootless.cli.unshare", "Run a command as root of your user namespace"),
     "doctor": ("rootless.cli.doctor", "Say what this machine allows and what would mend the rest"),
     "version": ("rootless.cli.version", "Show the version"),
     "system": ("rootless.cli.system", "Manage the store"),
@@ -58,6 +59,8 @@ SUBCOMMANDS = {
     "image": {
         "tree": ("rootless.cli.history", "Show the layers of images and which of them they share"),
         "diff": ("rootless.cli.history", "Show which files differ between two images"),
+        "mount": ("rootless.cli.unshare", "Mount images, within rootless unshare"),
+        "unmount": ("rootless.cli.unshare", "Unmount images"),
         "prune": ("rootless.cli.prune", "Remove images that nobody needs"),
     },
     "system": {

@@ -125,6 +125,10 @@ def delete(parent: int, name: str, trash: int, depth: int) -> bool:
         if whole:
             os.rmdir(name, dir_fd=parent)
         return whole
+    except FileNotFoundError:
+        # Another empties the trash, too. Were this a failure, each could leave the rest to the
+        # other.
+        return True
     except OSError:
         return False
 

@@ -413,16 +413,16 @@ def script_in(cli: Cli, prepare: str, script: str, maps: tuple[str, ...] = (),
 FILL = 'dd if=/dev/zero of="$DISK/fill" bs=4k 2>/dev/null'
 
 
-def test_a_full_disk_is_told_and_nothing_breaks(fresh: Cli) -> None:
-    done = script_in(fresh, 'mount -t tmpfs -o size=4m,mode=755 tmpfs "$DISK"', fr"""
-        rootless run --rm host true
-        rootless run -d --name up host sh -c \
+def test_a_full_disk_is_told_and_nothing_breaks(fresh: Cli, box: Box) -> None:
+    done = script_in(fresh, 'mount -t tmpfs -o size=10m,mode=755 tmpfs "$DISK"', fr"""
+        rootless run --rm {box.image} true
+        rootless run -d --name up {box.image} sh -c \
             'echo up; trap "exit 7" TERM; while :; do sleep 0.02; done'
         while ! rootless logs up | grep -q up; do :; done
         while [ -n "$(ls "$DISK/store/trash")" ]; do :; done     # of the first one's --rm
         {FILL}
-        rootless run --name late host true; echo "run $?"
-        rootless create --name late host true; echo "create $?"
+        rootless run --name late {box.image} true; echo "run $?"
+        rootless create --name late {box.image} true; echo "create $?"
         rootless ps --format '{{{{.Names}}}} {{{{.State}}}}'
         rootless exec up echo in
         rootless exec up sh -c 'dd if=/dev/zero of=/x bs=1M count=100' 2>&1 | grep -o 'No space.*'
@@ -430,7 +430,7 @@ def test_a_full_disk_is_told_and_nothing_breaks(fresh: Cli) -> None:
         rootless ps -a --format '{{{{.Names}}}} {{{{.Status}}}}' | cut -d' ' -f1-3
         rootless rm up; echo "rm $?"
         rm "$DISK/fill"
-        rootless run --rm host echo again
+        rootless run --rm {box.image} echo again
         rootless ps -aq | wc -l
         while [ -n "$(ls "$DISK/store/trash")" ]; do :; done
         ls "$DISK/store/containers" "$DISK/store/tmp" | grep -v :
@@ -503,12 +503,12 @@ def test_a_damaged_keepers_record_is_replaced(box: Box) -> None:
 # ---- where uid 0 is all there is ---------------------------------------------------------------
 
 @pytest.mark.parametrize("maps", [("--map-auto",), ()], ids=["with more ids", "alone"])
-def test_as_root_of_a_namespace(fresh: Cli, maps: tuple[str, ...]) -> None:
+def test_as_root_of_a_namespace(fresh: Cli, box: Box, maps: tuple[str, ...]) -> None:
     """A job's container often has no other user than root, whose root is not the machine's."""
-    done = script_in(fresh, "mount -t tmpfs -o mode=755 tmpfs /run", """
-        rootless run --rm host id -u
-        rootless run --rm host sh -c 'echo x > /made; chown 5:6 /made && cat /made'
-        rootless run -d --name one host sleep 1000 | wc -c
+    done = script_in(fresh, "mount -t tmpfs -o mode=755 tmpfs /run", f"""
+        rootless run --rm {box.image} id -u
+        rootless run --rm {box.image} sh -c 'echo x > /made; chown 5:6 /made && cat /made'
+        rootless run -d --name one {box.image} sleep 1000 | wc -c
         rootless exec one echo in
         rootless stop -t 0 one
         rootless ps -aq --filter exited=137 | wc -l

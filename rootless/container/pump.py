@@ -28,6 +28,8 @@ CHUNK = 1 << 16
 # How long the output must be silent once the process has ended. Processes that it left behind may
 # keep it open for ever; a terminal passes on what was written a moment later.
 SILENCE_MS = 100
+# ... or go on writing: no more than a pipe holds of each stream can have been written before.
+LATE = 2 << 20
 TIOCSWINSZ = 0x5414
 
 
@@ -52,6 +54,7 @@ class _Pump:
         self.reading = stdin and self.sink >= 0
         self.waiting = bytearray()
         self.lost: OSError | None = None
+        self.late = 0
 
     def run(self) -> int:
         running = self.running
@@ -78,8 +81,9 @@ class _Pump:
                     poll.register(self.sink, select.POLLOUT
                                   | (select.POLLIN if self.sink in running.outputs else 0))
                 events = poll.poll(None if code is None else SILENCE_MS)
-                if code is not None and not events:
+                if code is not None and (not events or self.late > LATE):
                     break
+                before = code
                 for fd, _ in events:
                     if fd == wake_r:
                         self._signals(os.read(wake_r, 64))
@@ -89,7 +93,8 @@ class _Pump:
                     elif fd == 0:
                         self._type()
                     if fd in running.outputs:
-                        self._show(fd)
+                        shown = self._show(fd)
+                        self.late += shown if before is not None else 0
                     if fd == self.sink and self.waiting:
                         self._feed()
             return code
@@ -100,11 +105,12 @@ class _Pump:
             if terminal is not None:
                 terminal.restore()
 
-    def _show(self, fd: int) -> None:
+    def _show(self, fd: int) -> int:
+        """Pass on what there is; how much that was."""
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
             data = b""      # EIO: the terminal's other side is closed
         ours = self.running.outputs[fd]
@@ -124,6 +130,7 @@ class _Pump:
             if fd == self.sink:
                 self.sink = -1
             os.close(fd)
+        return len(data)
 
     def _type(self) -> None:
         try:

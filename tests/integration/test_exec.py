@@ -201,6 +201,16 @@ def test_a_process_left_behind_is_not_waited_for(running: Running,
     running.sh("kill -9 $(cat /tmp/left)")
 
 
+@pytest.mark.parametrize("terminal", [(), ("-t",)])
+def test_a_process_left_behind_that_writes_for_ever_is_left_too(
+        running: Running, terminal: tuple[str, ...]) -> None:
+    script = "trap '' HUP; yes & exit 6"
+    with running.popen(*terminal, then=("sh", "-c", script)) as process:
+        process.communicate(timeout=30)
+    assert process.returncode == 6
+    eventually(lambda: "yes" not in running.sh("ps -o args").split(), "who writes to nobody ends")
+
+
 def test_output_that_cannot_be_written_is_told(running: Running) -> None:
     with open("/dev/full", "wb") as full, running.cli.popen(
             "exec", running.name, "echo", "lost", stdout=full, stderr=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""`rootless save`, `export`."""
+"""`rootless save`, `export` and `image flatten`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, VALUE, Command, Option, Options
-from rootless.errors import UsageError
+from rootless.errors import NotFound, UsageError
 from rootless.image import store
 
 TYPE_CHECKING = False
@@ -77,6 +77,35 @@ def export(options: Options) -> int:
     return 0
 
 
+def flatten(options: Options) -> int:
+    from rootless.image import flat
+    from rootless.image import save as saving
+    from rootless.userns import keeper
+
+    paths = places.of_this_user()
+    paths.ensure()
+    image = store.find(paths, options.args[0])
+    if image is None:
+        raise NotFound(f"no such image: {options.args[0]}",
+                       hint="rootless images lists what there is")
+    target = options.value("output") or ""
+    if not target:
+        raise UsageError("cannot flatten an image: no file is named",
+                         hint=f"rootless image flatten {options.args[0]} -o FILE.sqfs")
+    userns = keeper.open_userns(paths)
+    output = saving.Output(target)
+    try:
+        if not output.path:
+            raise UsageError(f"cannot flatten an image into {target}: it is no regular file")
+        with store.hold(paths):
+            store.ensure_layers(paths, userns, image)
+            flat.flatten(paths, userns, image, output)
+        output.commit()
+    finally:
+        output.close()
+    return 0
+
+
 def _refuse_terminal(what: str) -> None:
     if os.isatty(1):
         raise UsageError(f"cannot {what}: standard output is a terminal",
@@ -95,4 +124,7 @@ COMMANDS = {
     ), least=1),
     "export": Command("export", "CONTAINER", "Write the files of a container into a tar archive.",
                       export, (_OUTPUT,), least=1, most=1),
+    "image flatten": Command("image flatten", "IMAGE", "Write an image into one squashfs file, "
+                             "which run takes in an image's place.", flatten, (
+        Option("output", VALUE, "The file", "o", "FILE"),), least=1, most=1),
 }

@@ -169,6 +169,7 @@ def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
         "image_id": image.id if image is not None else "",
         "layers": list(image.layers) if image is not None else [],
         "host_root": image is None,
+        "flat": image.file if image is not None else "",
         "command": config["process"]["args"],
         "entrypoint": [e for e in entrypoint if e],
         "tty": wanted.tty,
@@ -210,6 +211,13 @@ def image_for(paths: Paths, name: str, *, pull: str, platform: str, quiet: bool,
         return None
     from rootless.image import store as images
 
+    if name.startswith(("/", "./", "../", "sqfs:")):
+        from rootless.image import flat
+
+        image = flat.load(flat.path_of(name))
+        if platform and not images.matches(image, platform):
+            raise NotFound(f"{name} is not made for {platform}")
+        return image
     found = None if pull == "always" else images.find(paths, name)
     if found is not None and (not platform or images.matches(found, platform)):
         return found

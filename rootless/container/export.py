@@ -25,6 +25,10 @@ def export(container: Container, userns: Userns,
         raise UsageError(
             f"cannot export {container.name}: its root filesystem is this machine's own",
             hint=f"rootless exec {container.name} tar -c DIRECTORY > FILE")
+    if container.data.get("flat"):
+        raise UsageError(f"cannot export {container.name}: it stands on a squashfs file, "
+                         f"{container.data['flat']}",
+                         hint=f"rootless exec {container.name} tar -c DIRECTORY > FILE")
     from rootless.image.pax import Writer
     from rootless.image.tree import pack
 

@@ -33,9 +33,11 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
         raise StartError(f"container {container.id[:12]} is damaged: its record cannot be read",
                          hint=f"rootless rm -f {container.id[:12]}")
     config = container.config()
+    flat = _flat(container)
     made = plan.build(config, _root_mounts(container, userns), container.dir + "/rootfs",
                       container.paths.data, userns, volatile=data["rm"],
-                      seccomp=seccomp_program(container, config, userns), size=size)
+                      seccomp=seccomp_program(container, config, userns), size=size,
+                      flat=flat)
     if os.environ.get("ROOTLESS_DEBUG"):
         os.write(2, plan.describe(made).encode())
     message = marshal.dumps({
@@ -64,11 +66,33 @@ def _root_mounts(container: Container, userns: Userns) -> list[RootMount]:
         return [(m.at, list(m.lower), m.upper, m.work, m.through)
                 for m in hostroot.prepare(container.paths, userns, where)]
     lower = [container.paths.layer(d) for d in reversed(data["layers"])]
+    if data.get("flat"):
+        lower = [where + "/flat"]
+        os.makedirs(lower[0], exist_ok=True)
     if not lower:
         # An image without layers; overlay wants one.
         os.makedirs(where + "/empty", exist_ok=True)
         lower = [where + "/empty"]
     return [("", lower, where + "/upper", where + "/work", False)]
+
+
+def _flat(container: Container) -> tuple[str, str, str] | None:
+    """Raises HostError when there is no squashfuse, StartError when the file is gone."""
+    file = container.data.get("flat")
+    if not file:
+        return None
+    from rootless.errors import HostError
+    from rootless.runtime.squash import PROGRAMS
+    from rootless.userns.subid import find_program
+
+    program = next((p for p in map(find_program, PROGRAMS) if p), None)
+    if program is None:
+        raise HostError(f"cannot run {file}: squashfuse is not installed",
+                        hint="ask the administrator to run: apt-get install squashfuse")
+    if not os.path.exists(file):
+        raise StartError(f"cannot start {container.name}: its image is gone: {file}",
+                         hint=f"put the file back, or rootless rm {container.name}")
+    return program, file, f"containers/{container.id}/flat"
 
 
 def seccomp_program(container: Container, config: dict[str, Any], userns: Userns) -> bytes:

@@ -263,6 +263,11 @@ class Output:
         except OSError as e:
             raise self._failed(e) from None
 
+    @property
+    def path(self) -> str:
+        """Of the file as long as it is not whole, for a program that writes it."""
+        return self._temporary
+
     def fileno(self) -> int:
         return self._fd
 

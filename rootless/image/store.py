@@ -55,6 +55,7 @@ class Image:
 
     `id` is the digest of the configuration, `digest` that of the manifest, `source` the digest in
     the registry or "". `size`: bytes of all files of all layers. `damaged`: why it cannot be used.
+    `file`: the squashfs file in which it lies, instead of in the store.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Image:
     size: int
     source: str = ""
     damaged: str = ""
+    file: str = ""
 
     @property
     def repository(self) -> str:

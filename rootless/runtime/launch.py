@@ -24,7 +24,7 @@ import os
 
 from rootless import linux
 from rootless.errors import RootlessError, StartError, os_reason
-from rootless.runtime import init, process
+from rootless.runtime import init, process, squash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,9 +69,13 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     linux.prctl(linux.PR_SET_DUMPABLE, 1)
+    flat = plan["root"]["flat"]
+    served = squash.serve(*flat[:2]) if flat else None
     linux.unshare(linux.CLONE_NEWNS)
     # Ours never reach the host; the host's still reach volumes that ask for it (rslave).
     linux.mount(None, "/", None, linux.MS_REC | linux.MS_SLAVE)
+    if served is not None:
+        squash.mount(*served, flat[2], flat[1])
     mount_root(plan["root"])
 
     go_r, go_w = os.pipe()

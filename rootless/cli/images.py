@@ -89,7 +89,7 @@ def _users(paths: Paths) -> list[User]:
 
 def images(options: Options) -> int:
     paths = places.of_this_user()
-    everything = store.every(paths)
+    everything = [*store.every(paths), *_shared(paths)]
     shown = _filtered(everything, paths, options)
     cut = not options.flag("no-trunc")
     rows = [_fields(i, cut=cut) for i in shown]
@@ -105,10 +105,19 @@ def images(options: Options) -> int:
                    "IMAGE ID": "ID", "CREATED": "CreatedSince", "SIZE": "Size"}
         if not options.flag("digests"):
             del columns["DIGEST"]
+        if any(i.file for i in shown):
+            columns["R/O"] = "ReadOnly"
         out = table([tuple(columns), *(tuple(r[f] for f in columns.values()) for r in rows)])
     sys.stdout.write("".join(line + "\n" for line in out))
     _tell_damaged(shown)
     return 0
+
+
+def _shared(paths: Paths) -> list[Image]:
+    """Those of the machine's shared stores. The configuration is a stat where there is none."""
+    from rootless.image import shared
+
+    return shared.every(paths)
 
 
 def _tell_damaged(shown: list[Image]) -> None:
@@ -139,6 +148,7 @@ def _fields(image: Image, *, cut: bool) -> dict[str, str]:
         "VirtualSize": size,
         "SharedSize": "N/A",
         "UniqueSize": "N/A",
+        "ReadOnly": "true" if image.file else "false",
         "Containers": "N/A",
     }
 

@@ -106,6 +106,35 @@ def flatten(options: Options) -> int:
     return 0
 
 
+def share(options: Options) -> int:
+    from rootless.image import save as saving
+    from rootless.image import shared
+    from rootless.userns import keeper
+
+    paths = places.of_this_user()
+    paths.ensure()
+    directory, *names = options.args
+    images = []
+    for name in names:
+        image = store.find(paths, name)
+        if image is None:
+            raise NotFound(f"no such image: {name}", hint="rootless images lists what there is")
+        images.append(image)
+    userns = keeper.open_userns(paths)
+    for image in images:
+        target = shared.path_for(os.path.abspath(directory), image)
+        output = saving.Output(target)
+        try:
+            with store.hold(paths):
+                shared.share(paths, userns, image, output)
+            output.commit()
+        finally:
+            output.close()
+        sys.stdout.write(f"{target}\n")
+        sys.stdout.flush()
+    return 0
+
+
 def _refuse_terminal(what: str) -> None:
     if os.isatty(1):
         raise UsageError(f"cannot {what}: standard output is a terminal",
@@ -124,6 +153,9 @@ COMMANDS = {
     ), least=1),
     "export": Command("export", "CONTAINER", "Write the files of a container into a tar archive.",
                       export, (_OUTPUT,), least=1, most=1),
+    "image share": Command("image share", "DIRECTORY IMAGE [IMAGE...]", "Write images into a "
+                           "directory from which other users run them (storage.additional in "
+                           "config.toml).", share, least=2),
     "image flatten": Command("image flatten", "IMAGE", "Write an image into one squashfs file, "
                              "which run takes in an image's place.", flatten, (
         Option("output", VALUE, "The file", "o", "FILE"),), least=1, most=1),

@@ -60,6 +60,7 @@ SUBCOMMANDS = {
         "tree": ("rootless.cli.history", "Show the layers of images and which of them they share"),
         "diff": ("rootless.cli.history", "Show which files differ between two images"),
         "flatten": ("rootless.cli.save", "Write an image into one squashfs file"),
+        "share": ("rootless.cli.save", "Write images into a directory for other users"),
         "mount": ("rootless.cli.unshare", "Mount images, within rootless unshare"),
         "unmount": ("rootless.cli.unshare", "Unmount images"),
         "prune": ("rootless.cli.prune", "Remove images that nobody needs"),

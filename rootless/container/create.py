@@ -219,6 +219,10 @@ def image_for(paths: Paths, name: str, *, pull: str, platform: str, quiet: bool,
             raise NotFound(f"{name} is not made for {platform}")
         return image
     found = None if pull == "always" else images.find(paths, name)
+    if found is None and pull != "always":
+        from rootless.image import shared
+
+        found = shared.find(paths, name)
     if found is not None and (not platform or images.matches(found, platform)):
         return found
     if pull == "never":

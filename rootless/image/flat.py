@@ -18,8 +18,16 @@ import stat
 import struct
 
 from rootless import jsontext
-from rootless.errors import HostError, ImageError, NotFound, StorageError, os_reason
+from rootless.errors import (
+    HostError,
+    ImageError,
+    NotFound,
+    StorageError,
+    UsageError,
+    os_reason,
+)
 from rootless.image import manifest as manifests
+from rootless.image.reference import is_digest, parse
 from rootless.image.store import Image
 
 TYPE_CHECKING = False
@@ -63,8 +71,17 @@ def load(path: str) -> Image:
         os.close(fd)
     config = manifests.image_config(jsontext.dumps(whole.get("config")).encode(), 0, path)
     identity = whole.get("id")
-    return Image(identity if isinstance(identity, str) else "", "", "", (), config, {"layers": []},
+    name = whole.get("name")
+    return Image(identity if isinstance(identity, str) and is_digest(identity) else "", "",
+                 _name(name) if isinstance(name, str) else "", (), config, {"layers": []},
                  os.path.getsize(path), file=path)
+
+
+def _name(text: str) -> str:
+    try:
+        return parse(text).named().full if text else ""
+    except UsageError:
+        return ""
 
 
 def _trailer(fd: int, path: str) -> dict[str, Any]:

@@ -42,8 +42,10 @@ def run(userns: Userns, inside: int, place: str, layers: str, data: int, control
     """Of the forked child. `inside` is open at `place`, which becomes its root and, when told to,
     a layer in `layers`."""
     try:
-        # Ctrl-C reaches the whole process group; the parent tells what became of it.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Ctrl-C reaches the whole process group; the parent tells what became of it. In the
+        # background of a script it is ignored, and stays so.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         parent = os.open(os.path.dirname(place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         target = os.open(layers, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _keep_only({inside, data, control, lock, parent, target, userns.fd})

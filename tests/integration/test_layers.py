@@ -247,8 +247,14 @@ def test_a_killed_child_is_told_and_leaves_nothing(store: Store) -> None:
 
 def children() -> list[int]:
     listed = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
-    return [int(p) for p in listed.split()
-            if b"registry" not in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return [int(p) for p in listed.split() if b"registry" not in command_line(p)]
+
+
+def command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b"registry"          # an orphan that was adopted and has just been reaped
 
 
 HALF = """

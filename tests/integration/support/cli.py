@@ -57,9 +57,10 @@ class Process(subprocess.Popen[bytes]):
         super().__exit__(kind, value, trace)
 
 
-def expect_hangups() -> None:
-    """Under nohup they would be ignored, by us and by what we start."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def expect_signals() -> None:
+    """Under nohup and in the background of a script some are ignored, by what we start as well."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Cli:
@@ -83,7 +84,7 @@ class Cli:
         more.setdefault("stdin", subprocess.DEVNULL)
         more.setdefault("env", self.env)
         more.setdefault("cwd", self.home)
-        more.setdefault("preexec_fn", expect_hangups)
+        more.setdefault("preexec_fn", expect_signals)
         return Process([*before, *COMMAND, *args], **more)
 
     def __call__(self, *args: str, stdin: bytes | None = None, timeout: float = 60,
@@ -141,7 +142,7 @@ class Terminal:
             # setsid gives it the terminal as its controlling one; it does not fork here.
             self.process = subprocess.Popen(["setsid", "--ctty", *command], stdin=slave,
                                             stdout=slave, stderr=slave, env=env, cwd=cwd,
-                                            preexec_fn=expect_hangups)
+                                            preexec_fn=expect_signals)
         finally:
             os.close(slave)
 

@@ -34,10 +34,12 @@ def _found(paths: Paths, text: str) -> Image:
 
 
 def history(options: Options) -> int:
+    from rootless.image import shared
     from rootless.image.history import steps
 
     paths = places.of_this_user()
-    image = _found(paths, options.args[0])
+    image = (store.find(paths, options.args[0]) or shared.find(paths, options.args[0])
+             or _found(paths, options.args[0]))
     human_sizes = not options.given("human") or options.flag("human")
     whole = options.flag("no-trunc")
     rows = []

@@ -60,6 +60,12 @@ def choose(paths: Paths, texts: list[str]) -> list[Chosen]:
     for text in texts:
         image = store.find(paths, text)
         if image is None:
+            from rootless.image import shared
+
+            there = shared.find(paths, text)
+            if there is not None:
+                raise UsageError(f"cannot save image {text}: it lies in a shared store, without "
+                                 "its layers", hint=f"copy the file: {there.file}")
             raise NotFound(f"no such image: {text}", hint="rootless images lists what there is")
         names = found[image.digest].names if image.digest in found else ()
         if _is_name(image, text) and image.name not in names:

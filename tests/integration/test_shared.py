@@ -58,6 +58,12 @@ def test_it_runs_in_place_and_the_store_is_left_as_it_was(reader: Cli, store: Pa
     assert os.listdir(reader.store / "layers") == []
 
 
+def test_its_history_is_told_and_it_is_not_saved(reader: Cli) -> None:
+    assert "IMAGE" in reader.ok("history", "example.com/shared/tiny:1").text
+    found = reader.fails(125, "save", "example.com/shared/tiny:1", says="lies in a shared store")
+    assert ".sqfs" in found.error
+
+
 def test_an_image_of_ones_own_comes_first(reader: Cli, box: Box) -> None:
     archive = box.cli.ok("save", box.image).out
     reader.ok("load", stdin=archive)

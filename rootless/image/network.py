@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse as Answer
 
+    from rootless.image.registries import Trust
+
 
 def is_loopback(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost") or host == "::1" \
@@ -78,9 +80,10 @@ def certificate_dirs(host: str, env: Mapping[str, str], home: str) -> list[str]:
     return [f"{base}/certs.d/{host}" for base in bases]
 
 
-def tls_context(host: str, env: Mapping[str, str], home: str, *, verify: bool) -> ssl.SSLContext:
+def tls_context(host: str, env: Mapping[str, str], home: str, *, verify: bool,
+                trust: Trust | None = None) -> ssl.SSLContext:
     """The system's trust, and what is in certs.d for this host: *.crt authorities, *.cert with
-    *.key for ourselves."""
+    *.key for ourselves. `trust`: what config.toml says of the host."""
     context = ssl.create_default_context()
     if not verify:
         context.check_hostname = False
@@ -99,6 +102,17 @@ def tls_context(host: str, env: Mapping[str, str], home: str, *, verify: bool) -
                     context.load_cert_chain(path, path[:-5] + ".key")
             except OSError as e:
                 raise RegistryError(f"cannot use the certificate {path}: {reason(e)}") from None
+    if trust is not None:
+        path = trust.ca
+        try:
+            if trust.ca:
+                context.load_verify_locations(trust.ca)
+            if trust.cert:
+                path = trust.cert
+                context.load_cert_chain(trust.cert, trust.key)
+        except OSError as e:
+            raise RegistryError(f"cannot use the certificate {path}: {reason(e)}",
+                                hint="config.toml names it") from None
     return context
 
 

@@ -22,7 +22,7 @@ import sys
 
 from rootless import errors, linux
 from rootless.errors import ImageError, NotFound, RegistryError, RootlessError, StorageError
-from rootless.image import gc, manifest, store
+from rootless.image import gc, manifest, registries, store
 from rootless.image.manifest import Descriptor, Platform
 from rootless.image.progress import Progress, for_stream
 from rootless.image.reference import Reference, familiar, parse
@@ -51,21 +51,31 @@ def pull(paths: Paths, name: str, *, platform: str = "", quiet: bool = False,
 
     Raises UsageError, RegistryError, AuthError, NotFound, ImageError, StorageError.
     """
-    reference = parse(name).named()
+    paths.ensure()
+    known = registries.of_this_user(paths, os.environ)
+    reference = parse(known.expand(name)).named()
     if reference.digest:
         # It says all; that the tag is of this digest is nobody's word.
         reference = Reference(reference.domain, reference.path, "", reference.digest)
     wanted = manifest.parse_platform(platform)
-    paths.ensure()
+    places = known.places(reference)
     gc.tidy(paths)
     progress = for_stream(out or sys.stderr, quiet=quiet)
-    registry = Registry(reference, tls_verify=tls_verify, env=os.environ, home=paths.home,
-                        say=progress.line)
     userns = keeper.open_userns(paths)
     try:
         with store.hold(paths):
-            return _Pull(paths, userns, registry, reference, wanted, progress,
-                         strict=bool(platform)).run()
+            for place in places:
+                registry = registries.connect(place, tls_verify=tls_verify, env=os.environ,
+                                              home=paths.home, say=progress.line)
+                one = _Pull(paths, userns, registry, reference, wanted, progress,
+                            strict=bool(platform))
+                try:
+                    return one.run()
+                except (RegistryError, NotFound, ImageError) as e:
+                    if not place.mirror:
+                        raise
+                    progress.line(f"{registry.host}: passed over: {e.message}")
+            raise NotFound(f"no place to pull {familiar(reference.full)} from")
     finally:
         progress.close()
         os.close(userns.fd)

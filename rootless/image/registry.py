@@ -50,9 +50,14 @@ from rootless.image.reference import DEFAULT_DOMAIN, Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Union
 
     from urllib3 import BaseHTTPResponse as Answer
+
+    from rootless.image.registries import Trust
+
+    Body = Callable[[], Union[bytes, Iterator[bytes]]]
 
 CONNECT_SECONDS = 15.0
 READ_SECONDS = 30.0
@@ -60,19 +65,37 @@ PAUSES = (0.2, 0.6, 2.0, 4.0)       # before the second, third ... try
 LONGEST_WAIT = 90                   # that a registry may ask for; longer is an error at once
 MOST_WAITS = 4
 MOST_REDIRECTS = 5
+DONE = frozenset((200, 201, 202, 204, 206))
 PASSING = frozenset((408, 500, 502, 503, 504))
 USER_AGENT = "rootless/0.1"
+# A registry may copy and hash a whole large blob before it answers a PUT.
+PUT_SECONDS = 300.0
+FORGET_SECONDS = 3.0
+
+
+class Passing(RegistryError):
+    """A connection that broke, or a server that has trouble: what was sent may have arrived, and
+    whoever sent it knows how to go on."""
+
+# What a registry means that will not take an image.
+_PUSH = {404: "takes no such name", 405: "takes no images: it is read-only",
+         413: "takes nothing of this size", 507: "has no room for it"}
 
 
 class Registry:
     """`tls_verify`: None for the default; False takes any certificate, and plain http.
 
-    `say` gets a line for the person while we wait.
+    `say` gets a line for the person while we wait. `trust`: of this host, from config.toml.
+    `verb`: what we are about, for messages. `scopes`: what a token is asked for, where it is more
+    than what a single request needs.
     """
 
     def __init__(self, reference: Reference, *, tls_verify: bool | None, env: Mapping[str, str],
-                 home: str, say: Callable[[str], None]) -> None:
+                 home: str, say: Callable[[str], None], trust: Trust | None = None) -> None:
         self.reference = reference
+        self.verb = "get"
+        self.scopes: list[str] = []
+        self._trust = trust
         self._verify = tls_verify is not False
         self._env = env
         self._home = home
@@ -92,7 +115,8 @@ class Registry:
     def fork(self, say: Callable[[str], None]) -> Registry:
         """For a child process: the same right to ask, connections of its own."""
         twin = Registry(self.reference, tls_verify=None if self._verify else False,
-                        env=self._env, home=self._home, say=say)
+                        env=self._env, home=self._home, say=say, trust=self._trust)
+        twin.verb, twin.scopes = self.verb, self.scopes
         twin._schemes, twin._settled = self._schemes, self._settled
         twin._authorization = self._authorization
         twin._credentials = self._credentials
@@ -103,32 +127,38 @@ class Registry:
         return f"{self._schemes[0]}://{self.host}"
 
     def request(self, path: str, what: str, *, method: str = "GET", accept: str = "",
-                start: int = 0, stranger: bool = False) -> Answer:
+                start: int = 0, stranger: bool = False, body: Body | None = None,
+                headers: Mapping[str, str] | None = None, again: bool = True,
+                answers: frozenset[int] = frozenset()) -> Answer:
         """The answer to `/v2/<name><path>`, its body not read yet. `what` is for messages.
 
-        `start`: ask for the bytes from there on; the answer's status tells whether we get that.
-        `stranger`: 404 and 405 are answers too. Raises RegistryError, AuthError, NotFound.
+        `path` may be a whole address, too, that the registry has given. `body`: called for each
+        try. `start`: ask for the bytes from there on; the answer's status tells whether we get
+        that. `stranger`: 404 and 405 are answers too, and so are `answers`. `again`: try again what
+        may pass; else that is Passing. Raises RegistryError, AuthError, NotFound.
         """
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        common = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
         if accept:
-            headers["Accept"] = accept
+            common["Accept"] = accept
         if start:
-            headers["Range"] = f"bytes={start}-"
-        url = f"{self.base}/v2/{self.reference.path}{path}"
+            common["Range"] = f"bytes={start}-"
+        url = self._url(path)
         tries = waits = redirects = refusals = 0
         while True:
             own = self._is_own(url)
-            sent = dict(headers)
+            sent = dict(common)
             if own and self._authorization:
                 sent["Authorization"] = self._authorization
             try:
-                answer = self._send(method, url, sent)
+                answer = self._send(method, url, sent, body=body() if body else None)
             except (HTTPError, OSError) as e:
                 if own and not self._settled and self._other_scheme(e):
-                    url = f"{self.base}/v2/{self.reference.path}{path}"
+                    url = self._url(path)
                     continue
                 if tries == len(PAUSES) or not may_pass(e, first=not self._settled):
                     raise self.failure(what, e) from None
+                if not again:
+                    raise Passing(self.failure(what, e).message) from None
                 time.sleep(PAUSES[tries])
                 tries += 1
                 continue
@@ -139,11 +169,11 @@ class Registry:
                     drain(answer)
                     self._schemes.reverse()
                     self._settled = True
-                    url = f"{self.base}/v2/{self.reference.path}{path}"
+                    url = self._url(path)
                     continue
                 self._settled = True
                 self._schemes = self._schemes[:1]
-            if status in (200, 206) or (stranger and status in (404, 405)):
+            if status in DONE or status in answers or (stranger and status in (404, 405)):
                 return answer
             if status in (301, 302, 303, 307, 308) and redirects < MOST_REDIRECTS:
                 url = self._redirect(url, answer, what)
@@ -154,6 +184,8 @@ class Registry:
             elif status == 429 and waits < MOST_WAITS:
                 self._wait(answer, what, waits)
                 waits += 1
+            elif status in PASSING and not again:
+                raise Passing(self._refused(answer, what).message)
             elif status in PASSING and tries < len(PAUSES):
                 time.sleep(max(PAUSES[tries], min(retry_after(answer) or 0, 10)))
                 tries += 1
@@ -176,8 +208,22 @@ class Registry:
                 tries += 1
                 continue
             if len(body) > most:
-                raise ImageError(f"cannot get {what}: {self.host} sends more than {most} bytes")
+                raise ImageError(f"cannot {self.verb} {what}: {self.host} sends more than {most} "
+                                 "bytes")
             return body, answer
+
+    def forget(self, url: str) -> None:
+        """Say that an upload is not wanted any more, once: the registry would find out some day."""
+        headers = {"User-Agent": USER_AGENT}
+        if self._is_own(url) and self._authorization:
+            headers["Authorization"] = self._authorization
+        try:
+            drain(self._send("DELETE", url, headers, seconds=FORGET_SECONDS))
+        except (HTTPError, OSError):
+            pass
+
+    def _url(self, path: str) -> str:
+        return path if "://" in path else f"{self.base}/v2/{self.reference.path}{path}"
 
     # ---- connections ---------------------------------------------------------------------------
 
@@ -186,19 +232,23 @@ class Registry:
         return parts.netloc == self.host and parts.scheme == self._schemes[0]
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], *,
-              body: str | None = None) -> Answer:
+              body: str | bytes | Iterator[bytes] | None = None, seconds: float = 0.0) -> Answer:
+        seconds = seconds or (PUT_SECONDS if method == "PUT" else READ_SECONDS)
         return self._pool(url).request(
             method, url, headers=headers, body=body, redirect=False, retries=False,
             preload_content=False, decode_content=False,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS))
+            timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds))
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
         key = f"{parts.scheme}://{parts.netloc}"
         pool = self._pools.get(key)
         if pool is None:
-            context = tls_context(parts.netloc, self._env, self._home, verify=self._verify) \
-                if parts.scheme == "https" else None
+            context = None
+            if parts.scheme == "https":
+                # Another host has no part in what was said of this one.
+                context = tls_context(parts.netloc, self._env, self._home, verify=self._verify,
+                                      trust=self._trust if parts.netloc == self.host else None)
             proxy = proxy_for(url, self._env)
             if proxy:
                 at = urlsplit(proxy)
@@ -234,9 +284,9 @@ class Registry:
         target = urljoin(url, answer.headers.get("Location") or "")
         parts = urlsplit(target)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RegistryError(f"cannot get {what}: {self.host} redirects to nowhere")
+            raise RegistryError(f"cannot {self.verb} {what}: {self.host} redirects to nowhere")
         if parts.scheme == "http" and urlsplit(url).scheme == "https" and self._verify:
-            raise RegistryError(f"cannot get {what}: {self.host} redirects from https to plain "
+            raise RegistryError(f"cannot {self.verb} {what}: {self.host} redirects from https to plain "
                                 f"http at {parts.hostname}",
                                 hint="--tls-verify=false allows that")
         return target
@@ -267,17 +317,17 @@ class Registry:
             self._tried_password = True
             self._authorization = known.basic()
         else:
-            raise AuthError(f"cannot get {what}: {self.host} asks for a kind of login that is "
+            raise AuthError(f"cannot {self.verb} {what}: {self.host} asks for a kind of login that is "
                             f"not supported: {', '.join(offered) or 'it does not say which'}")
 
     def _denied(self, what: str, known: auth.Credentials | None) -> AuthError:
         if known is None:
-            return AuthError(f"cannot get {what}: {self.host} wants a user name and password, or "
+            return AuthError(f"cannot {self.verb} {what}: {self.host} wants a user name and password, or "
                              "there is no such repository",
                              hint=f"docker login {self.reference.domain} or podman login "
                                   f"{self.reference.domain} stores them where rootless finds "
                                   "them")
-        return AuthError(f"cannot get {what}: {self.host} refused the user name or password from "
+        return AuthError(f"cannot {self.verb} {what}: {self.host} refused the user name or password from "
                          f"{known.origin}",
                          hint=f"log in again: docker login {self.reference.domain}")
 
@@ -287,12 +337,12 @@ class Registry:
         realm = challenge.get("realm", "")
         parts = urlsplit(realm)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RegistryError(f"cannot get {what}: {self.host} names no server to log in at")
+            raise RegistryError(f"cannot {self.verb} {what}: {self.host} names no server to log in at")
         if known is not None and parts.scheme == "http" and self._schemes[0] == "https":
-            raise AuthError(f"cannot get {what}: {self.host} wants the password sent over plain "
+            raise AuthError(f"cannot {self.verb} {what}: {self.host} wants the password sent over plain "
                             f"http to {parts.hostname}: refused")
         scope = challenge.get("scope") or f"repository:{self.reference.path}:pull"
-        fields = {"scope": scope}
+        fields: dict[str, str | list[str]] = {"scope": self.scopes or scope}
         if challenge.get("service"):
             fields["service"] = challenge["service"]
         headers = {"User-Agent": USER_AGENT}
@@ -301,17 +351,18 @@ class Registry:
             fields.update(grant_type="refresh_token", client_id="rootless",
                           refresh_token=known.identity)
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-            method, body = "POST", urlencode(fields)
+            method, body = "POST", urlencode(
+                {**fields, "scope": " ".join(self.scopes or [scope])})
         else:
             if known is not None:
                 headers["Authorization"] = known.basic()
                 fields["account"] = known.user
-            url += ("&" if parts.query else "?") + urlencode(fields)
+            url += ("&" if parts.query else "?") + urlencode(fields, doseq=True)
         answer = self._ask_token(method, url, headers, body, what)
         if answer.status in (400, 401, 403):
             raise self._denied(what, known)
         if answer.status != 200:
-            raise RegistryError(f"cannot get {what}: the login server {parts.hostname} answered "
+            raise RegistryError(f"cannot {self.verb} {what}: the login server {parts.hostname} answered "
                                 f"{answer.status}")
         try:
             value = json.loads(answer.read(1 << 20))
@@ -319,7 +370,7 @@ class Registry:
         except (ValueError, AttributeError, RecursionError, HTTPError):
             token = None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise RegistryError(f"cannot get {what}: the login server {parts.hostname} gave no "
+            raise RegistryError(f"cannot {self.verb} {what}: the login server {parts.hostname} gave no "
                                 "token")
         return token
 
@@ -351,7 +402,7 @@ class Registry:
         asked = retry_after(answer)
         seconds = 2 ** (waits + 1) if asked is None else asked
         if seconds > LONGEST_WAIT:
-            raise RegistryError(f"cannot get {what}: {self.host} has had too many requests from "
+            raise RegistryError(f"cannot {self.verb} {what}: {self.host} has had too many requests from "
                                 f"here and wants us to wait {duration(seconds)}",
                                 hint="try again then; many registries allow more after a login")
         self._say(f"{self.host} has had too many requests from here: waiting "
@@ -361,19 +412,22 @@ class Registry:
     def _refused(self, answer: Answer, what: str) -> RootlessError:
         detail = error_text(answer)
         status = answer.status
+        if self.verb == "push" and status in _PUSH:
+            return RegistryError(f"cannot push {what}: {self.host} {_PUSH[status]}"
+                                 + (f": {detail}" if detail else ""))
         if status == 404:
-            return NotFound(f"cannot get {what}: {self.host} has no such image"
+            return NotFound(f"cannot {self.verb} {what}: {self.host} has no such image"
                             + (f": {detail}" if detail else ""))
         if status == 401:
             return self._denied(what, self._known())
         if status == 403:
-            return AuthError(f"cannot get {what}: {self.host} does not allow it"
+            return AuthError(f"cannot {self.verb} {what}: {self.host} does not allow it"
                              + (f": {detail}" if detail else ""))
         if status == 429:
-            return RegistryError(f"cannot get {what}: {self.host} has had too many requests "
+            return RegistryError(f"cannot {self.verb} {what}: {self.host} has had too many requests "
                                  "from here",
                                  hint="try again later; many registries allow more after a login")
-        return RegistryError(f"cannot get {what}: {self.host} answered {status}"
+        return RegistryError(f"cannot {self.verb} {what}: {self.host} answered {status}"
                              + (f": {detail}" if detail else ""))
 
     def failure(self, what: str, error: HTTPError | OSError, host: str = "") -> RegistryError:
@@ -387,4 +441,4 @@ class Registry:
             hint = "--tls-verify=false allows plain http"
         elif host == "localhost":
             hint = "localhost/ begins the names of images made here; rootless images lists them"
-        return RegistryError(f"cannot get {what}: {host}: {reason(error)}", hint=hint)
+        return RegistryError(f"cannot {self.verb} {what}: {host}: {reason(error)}", hint=hint)

@@ -29,7 +29,7 @@ def remove(paths: Paths, text: str, users: list[User], *, force: bool) -> list[s
     not while a container runs from it, and only with `force` while one exists.
     """
     images = store.every(paths)
-    named, identified = _target(images, text)
+    named, identified = _target(paths, images, text)
     if named is not None:
         same = [i for i in images if i.id == named.id]
         others = [i for i in same if i.name != named.name]
@@ -49,7 +49,7 @@ def remove(paths: Paths, text: str, users: list[User], *, force: bool) -> list[s
     return said + [f"Deleted: {diff_id}" for diff_id in gone or ()]
 
 
-def _target(images: list[Image], text: str) -> tuple[Image | None, str]:
+def _target(paths: Paths, images: list[Image], text: str) -> tuple[Image | None, str]:
     """(the name that is meant, "") or (None, the id that is meant)."""
     prefix = text[7:] if text.startswith("sha256:") else text
     is_hex = bool(prefix) and len(prefix) <= 64 and HEX.issuperset(prefix)
@@ -70,6 +70,9 @@ def _target(images: list[Image], text: str) -> tuple[Image | None, str]:
         raise Conflict(f"several images have an id that starts with {prefix}",
                        hint="type more of the id")
     if not ids:
+        whole = store.expand(paths, text)
+        if whole != text:
+            return _target(paths, images, whole)
         raise NotFound(f"no such image: {text}", hint="rootless images lists what there is")
     return None, ids.pop()
 

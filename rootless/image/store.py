@@ -273,6 +273,9 @@ def find(paths: Paths, name: str) -> Image | None:
             if not is_hex:
                 raise
             entry = None
+        if entry is None and "/" not in name:
+            whole = expand(paths, name)
+            entry = _by_name(entries, whole) if whole != name else None
         if entry is not None:
             return _usable(paths, entry)
     if not is_hex:
@@ -286,6 +289,13 @@ def find(paths: Paths, name: str) -> Image | None:
         raise Conflict(f"several images have an id that starts with {prefix}",
                        hint="type more of the id")
     return _usable(paths, next(iter(matches.values()))) if matches else None
+
+
+def expand(paths: Paths, name: str) -> str:
+    """What an alias of config.toml stands for; asked only when nothing has the name as typed."""
+    from rootless.image.registries import of_this_user
+
+    return of_this_user(paths, os.environ).expand(name)
 
 
 def _by_name(entries: list[Entry], name: str) -> Entry | None:

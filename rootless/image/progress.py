@@ -1,15 +1,31 @@
-"""What a person sees of a pull: bars on a terminal, docker's plain lines elsewhere."""
+"""What a person sees of a pull or push: bars on a terminal, docker's plain lines elsewhere."""
 
 from __future__ import annotations
 
 import os
 import time
 
+from rootless.record import record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
 INTERVAL = 0.1      # seconds between two drawings
+
+
+@record(frozen=True)
+class Words:
+    """What is said of a layer: in a line at its start ("" for none), while its bytes move, and
+    when all have."""
+
+    start: str
+    moving: str
+    moved: str
+
+
+PULL = Words("Pulling fs layer", "Downloading", "Extracting")
+PUSH = Words("", "Pushing", "Pushed, waiting")
 
 
 def human(size: float) -> str:
@@ -25,9 +41,10 @@ def human(size: float) -> str:
 class Progress:
     """Lines about layers, each known by the first digits of its digest."""
 
-    def __init__(self, out: TextIO, *, quiet: bool) -> None:
+    def __init__(self, out: TextIO, *, quiet: bool, words: Words = PULL) -> None:
         self._out = out
         self._quiet = quiet
+        self._words = words
 
     def line(self, text: str) -> None:
         """A whole line that stays."""
@@ -36,7 +53,8 @@ class Progress:
             self._out.flush()
 
     def start(self, label: str, total: int) -> None:
-        self.line(f"{label}: Pulling fs layer")
+        if self._words.start:
+            self.line(f"{label}: {self._words.start}")
 
     def update(self, label: str, done: int) -> None:
         """`done` bytes of the blob are here."""
@@ -52,8 +70,8 @@ class Bars(Progress):
     """Layers that are on their way are drawn below those that are done, again and again in the
     same place. As few are on their way at once, it fits every terminal."""
 
-    def __init__(self, out: TextIO) -> None:
-        super().__init__(out, quiet=False)
+    def __init__(self, out: TextIO, words: Words = PULL) -> None:
+        super().__init__(out, quiet=False, words=words)
         self._layers: dict[str, tuple[int, int]] = {}
         self._drawn = 0
         self._next = 0.0
@@ -90,19 +108,19 @@ class Bars(Progress):
         self._erase()
         width = _columns(self._out)
         for label, (done, total) in self._layers.items():
-            self._out.write(bar(label, done, total, width) + "\n")
+            self._out.write(bar(label, done, total, width, self._words) + "\n")
         self._drawn = len(self._layers)
         self._out.flush()
         self._next = time.monotonic() + INTERVAL
 
 
-def bar(label: str, done: int, total: int, width: int) -> str:
+def bar(label: str, done: int, total: int, width: int, words: Words = PULL) -> str:
     """`0123456789ab: Downloading [====>     ]  12.3MB/107MB`, never wider than the terminal."""
     if total and done >= total:
-        text = f"{label}: Extracting"
+        text = f"{label}: {words.moved}"
         return text[:width]
     sizes = f"  {human(done)}/{human(total)}"
-    head = f"{label}: Downloading "
+    head = f"{label}: {words.moving} "
     room = min(width - 1 - len(head) - len(sizes) - 2, 50)
     if room < 5:
         return (head.rstrip() + sizes)[:max(width - 1, 1)]
@@ -117,5 +135,7 @@ def _columns(out: TextIO) -> int:
         return 80
 
 
-def for_stream(out: TextIO, *, quiet: bool) -> Progress:
-    return Bars(out) if not quiet and out.isatty() else Progress(out, quiet=quiet)
+def for_stream(out: TextIO, *, quiet: bool, words: Words = PULL) -> Progress:
+    if not quiet and out.isatty():
+        return Bars(out, words)
+    return Progress(out, quiet=quiet, words=words)

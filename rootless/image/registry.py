@@ -286,7 +286,8 @@ class Registry:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RegistryError(f"cannot {self.verb} {what}: {self.host} redirects to nowhere")
         if parts.scheme == "http" and urlsplit(url).scheme == "https" and self._verify:
-            raise RegistryError(f"cannot {self.verb} {what}: {self.host} redirects from https to plain "
+            raise RegistryError(f"cannot {self.verb} {what}: "
+                                f"{self.host} redirects from https to plain "
                                 f"http at {parts.hostname}",
                                 hint="--tls-verify=false allows that")
         return target
@@ -317,17 +318,20 @@ class Registry:
             self._tried_password = True
             self._authorization = known.basic()
         else:
-            raise AuthError(f"cannot {self.verb} {what}: {self.host} asks for a kind of login that is "
+            raise AuthError(f"cannot {self.verb} {what}: "
+                            f"{self.host} asks for a kind of login that is "
                             f"not supported: {', '.join(offered) or 'it does not say which'}")
 
     def _denied(self, what: str, known: auth.Credentials | None) -> AuthError:
         if known is None:
-            return AuthError(f"cannot {self.verb} {what}: {self.host} wants a user name and password, or "
+            return AuthError(f"cannot {self.verb} {what}: "
+                             f"{self.host} wants a user name and password, or "
                              "there is no such repository",
                              hint=f"docker login {self.reference.domain} or podman login "
                                   f"{self.reference.domain} stores them where rootless finds "
                                   "them")
-        return AuthError(f"cannot {self.verb} {what}: {self.host} refused the user name or password from "
+        return AuthError(f"cannot {self.verb} {what}: "
+                         f"{self.host} refused the user name or password from "
                          f"{known.origin}",
                          hint=f"log in again: docker login {self.reference.domain}")
 
@@ -337,9 +341,11 @@ class Registry:
         realm = challenge.get("realm", "")
         parts = urlsplit(realm)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RegistryError(f"cannot {self.verb} {what}: {self.host} names no server to log in at")
+            raise RegistryError(f"cannot {self.verb} {what}: "
+                                f"{self.host} names no server to log in at")
         if known is not None and parts.scheme == "http" and self._schemes[0] == "https":
-            raise AuthError(f"cannot {self.verb} {what}: {self.host} wants the password sent over plain "
+            raise AuthError(f"cannot {self.verb} {what}: "
+                            f"{self.host} wants the password sent over plain "
                             f"http to {parts.hostname}: refused")
         scope = challenge.get("scope") or f"repository:{self.reference.path}:pull"
         fields: dict[str, str | list[str]] = {"scope": self.scopes or scope}
@@ -362,7 +368,8 @@ class Registry:
         if answer.status in (400, 401, 403):
             raise self._denied(what, known)
         if answer.status != 200:
-            raise RegistryError(f"cannot {self.verb} {what}: the login server {parts.hostname} answered "
+            raise RegistryError(f"cannot {self.verb} {what}: "
+                                f"the login server {parts.hostname} answered "
                                 f"{answer.status}")
         try:
             value = json.loads(answer.read(1 << 20))
@@ -370,7 +377,8 @@ class Registry:
         except (ValueError, AttributeError, RecursionError, HTTPError):
             token = None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise RegistryError(f"cannot {self.verb} {what}: the login server {parts.hostname} gave no "
+            raise RegistryError(f"cannot {self.verb} {what}: "
+                                f"the login server {parts.hostname} gave no "
                                 "token")
         return token
 
@@ -402,7 +410,8 @@ class Registry:
         asked = retry_after(answer)
         seconds = 2 ** (waits + 1) if asked is None else asked
         if seconds > LONGEST_WAIT:
-            raise RegistryError(f"cannot {self.verb} {what}: {self.host} has had too many requests from "
+            raise RegistryError(f"cannot {self.verb} {what}: "
+                                f"{self.host} has had too many requests from "
                                 f"here and wants us to wait {duration(seconds)}",
                                 hint="try again then; many registries allow more after a login")
         self._say(f"{self.host} has had too many requests from here: waiting "
@@ -424,7 +433,8 @@ class Registry:
             return AuthError(f"cannot {self.verb} {what}: {self.host} does not allow it"
                              + (f": {detail}" if detail else ""))
         if status == 429:
-            return RegistryError(f"cannot {self.verb} {what}: {self.host} has had too many requests "
+            return RegistryError(f"cannot {self.verb} {what}: "
+                                 f"{self.host} has had too many requests "
                                  "from here",
                                  hint="try again later; many registries allow more after a login")
         return RegistryError(f"cannot {self.verb} {what}: {self.host} answered {status}"

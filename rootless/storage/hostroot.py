@@ -14,7 +14,7 @@ What the kernel asks for shapes it (fs/namespace.c, fs/overlayfs/super.c):
 
 What is seen: everything the user may read on disks and network filesystems, the user's home and
 the current directory as they are. Not seen: /proc, /sys, /dev and /run, which are the
-container's own; /tmp and /var/tmp, except on the way to the current directory; the store itself.
+container's own; /tmp, except on the way to the current directory; the store itself.
 """
 
 from __future__ import annotations

@@ -144,7 +144,11 @@ class _Sync:
                     _whiteout(f"{there}/{entry.name}")
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    if self._wanted(path, entry.stat(follow_symlinks=False)):
+                    try:
+                        below = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue        # gone this instant
+                    if self._wanted(path, below):
                         subs.append(entry.name)
                 elif copied and entry.is_file(follow_symlinks=False):
                     files[entry.name] = 0

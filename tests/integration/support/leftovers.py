@@ -118,6 +118,8 @@ def strays(*, alone: bool = False) -> set[str]:
                 continue
             if entry.path == f"/run/user/{os.getuid()}/rootless":
                 continue        # the run directory of commands without XDG_RUNTIME_DIR
+            if entry.name.startswith("libpod_rootless_lock_") or entry.name == ".local":
+                continue        # podman keeps its locks there, whatever its home; and its cache
             if st.st_uid in owners and (alone or "rootless" in entry.name):
                 kind = "/" if stat.S_ISDIR(st.st_mode) else ""
                 found.add(entry.path + kind)

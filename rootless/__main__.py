@@ -159,8 +159,13 @@ def tell(error: RootlessError) -> None:
             pass        # nobody to tell, or a full disk below
 
 
+_LONGEST = 1200
+
+
 def _line(text: str) -> str:
-    """What an image or a registry said may not steer the terminal."""
+    """What an image or a registry said may not steer the terminal, nor fill it."""
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST // 2]}...{text[-_LONGEST // 4:]}"
     return text if text.isprintable() else "".join(
         c if c.isprintable() else ascii(c)[1:-1] for c in text)
 

@@ -116,7 +116,27 @@ def document(data: bytes, what: str) -> dict[str, Any]:
         raise ImageError(f"{what} is malformed: it is not JSON: {e}") from None
     if not isinstance(value, dict):
         raise ImageError(f"{what} is malformed: it is not a JSON object")
+    if b"\\u" in data and not _is_text(value):
+        raise ImageError(f"{what} is malformed: it holds a half of a character")
     return value
+
+
+def _is_text(value: Any) -> bool:
+    """JSON can escape one half of a surrogate pair, which no file or terminal can be given."""
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            todo += item.keys()
+            todo += item.values()
+        elif isinstance(item, list):
+            todo += item
+        elif isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                return False
+    return True
 
 
 def descriptor(value: Any, what: str, *, most: int) -> Descriptor:
@@ -222,6 +242,23 @@ def as_oci(manifest: dict[str, Any]) -> dict[str, Any]:
             "layers": [renamed(layer) for layer in manifest["layers"]]}
 
 
+def as_docker(manifest: dict[str, Any], what: str) -> dict[str, Any]:
+    """A checked manifest of OCI in Docker's words. Raises ImageError where it has none."""
+    words = {oci: docker for docker, oci in _AS_OCI.items() if not docker.endswith(".zstd")}
+
+    def renamed(value: dict[str, Any]) -> dict[str, Any]:
+        kind = value["mediaType"]
+        if kind not in words and kind not in words.values():
+            raise ImageError(f"{what} cannot be put into Docker's schema 2: it has no word for "
+                             f"{kind}", hint="--format oci")
+        return {"mediaType": words.get(kind, kind), "digest": value["digest"],
+                "size": value["size"]}
+
+    return {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST,
+            "config": renamed(manifest["config"]),
+            "layers": [renamed(layer) for layer in manifest["layers"]]}
+
+
 _TEXT = ("User", "WorkingDir", "StopSignal")
 _LISTS = ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell")
 _OBJECTS = ("Labels", "ExposedPorts", "Volumes")
@@ -252,8 +289,11 @@ def image_config(data: bytes, layers: int, what: str) -> dict[str, Any]:
     if not isinstance(inner, dict):
         raise ImageError(f"{where} is malformed: config is not an object")
     for name in _TEXT:
-        if not isinstance(inner.get(name) or "", str):
+        text = inner.get(name) or ""
+        if not isinstance(text, str):
             raise ImageError(f"{where} is malformed: {name} is not a text")
+        if not text.isprintable():
+            raise ImageError(f"{where} is malformed: {name} holds a control character")
     for name in _LISTS:
         words = inner.get(name) or []
         if not isinstance(words, list) or not all(isinstance(w, str) for w in words):

@@ -106,6 +106,8 @@ def test_a_configuration_is_read() -> None:
     {"rootfs": None}, {"created": 7}, {"history": {"a": 1}}, {"config": {"Env": "A=b"}},
     {"config": {"Env": [1]}}, {"config": {"Cmd": ["a\0b"]}}, {"config": {"Labels": {"a": 1}}},
     {"config": {"Labels": ["a"]}}, {"config": {"User": 0.5}}, {"config": {"Volumes": [1]}},
+    {"config": {"User": "a\nb"}}, {"config": {"WorkingDir": "/\0"}}, {"author": "\ud800"},
+    {"config": {"Labels": {"\udfff": "a"}}}, {"config": {"StopSignal": "\x1b[2J"}},
 ], ids=str)
 def test_a_configuration_that_lies_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ImageError):

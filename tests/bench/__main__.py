@@ -13,28 +13,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import cases, engines
-from tests.integration.support import debian, filled, images, leftovers, registry
-from tests.integration.support.cache import cached, recipe_key
-from tests.integration.support.images import Image, Layer
-
-PACKAGES = "gcc,python3"
-
-
-def big_tar() -> Path:
-    """About 100 MB when compressed."""
-    def build(directory: Path) -> None:
-        debian.mmdebstrap(directory / "big.tar", packages=PACKAGES, options=debian.SLIM)
-
-    return cached("bench", recipe_key(PACKAGES, *debian.SLIM), build) / "big.tar"
+from tests.bench import cases, engines, stock
+from tests.integration.support import filled, leftovers, registry
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or [*cases.CASES, "memory"]
-    unknown = set(chosen) - {*cases.CASES, "memory"}
+    others = ["memory", "pull-memory"]
+    chosen = sys.argv[1:] or [*cases.CASES, *others]
+    unknown = set(chosen) - {*cases.CASES, *others}
     if unknown:
         raise SystemExit(f"no such case: {', '.join(unknown)}; "
-                         f"there are {', '.join(cases.CASES)} and memory")
+                         f"there are {', '.join([*cases.CASES, *others])}")
     leftovers.adopt_orphans()
     base = Path(tempfile.mkdtemp(prefix="rl-bench-", dir="/var/tmp"))
     base.chmod(0o755)
@@ -54,13 +43,16 @@ def main() -> None:
                 print(f"{'memory of an idle container':32} {mine:7.2f} MB {their:7.2f} MB "
                       f"{'':7} {'4 MB':>6}")
                 continue
+            if name == "pull-memory":
+                for kind in ("zeros", "noise"):
+                    image = stock.image(server.address, kind)
+                    mine, their = (cases.peak(e, "pull", "--tls-verify=false", image)
+                                   for e in (ours, theirs))
+                    print(f"{f'peak of a pull, 2 GiB of {kind}':32} {mine:7.0f} MB {their:7.0f} "
+                          f"MB {'':7} {'150 MB':>6}", flush=True)
+                continue
             case = cases.CASES[name]
-            image = tiny
-            if name in ("pull", "save"):
-                image = f"{server.address}/big:latest"
-                layer = Layer(big_tar().read_bytes())
-                images.push(server.address, "big", "latest", Image([layer], {"Cmd": ["bash"]}))
-                print(f"    ({len(layer.blob) / 1e6:.0f} MB compressed)", flush=True)
+            image = stock.image(server.address, case.image)
             pairs = list(case.measure(ours, theirs, image, case.rounds))
             a, b, ratio = cases.ratio(pairs)
             print(f"{case.name:32} {a * 1e3:7.0f} ms {b * 1e3:7.0f} ms {ratio:7.2f} "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.engines import Engine
+from tests.integration.support import leftovers
 
 Pairs = Iterator[tuple[float, float]]
 
@@ -18,6 +20,7 @@ class Case(NamedTuple):
     goal: float
     measure: Callable[[Engine, Engine, str, int], Pairs]
     rounds: int
+    image: str = "tiny"
 
 
 def run_rm(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
@@ -76,6 +79,37 @@ def save_load(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
         yield taken[0], taken[1]
 
 
+def pull_again(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    words = ("pull", "--tls-verify=false", image)
+    for _ in range(rounds):
+        yield ours.seconds(*words), theirs.seconds(*words)
+
+
+def images_of_200(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    names = [f"localhost/name-{n}:1" for n in range(200)]
+    for engine in (ours, theirs):
+        for name in names:
+            engine("tag", image, name)
+    for _ in range(rounds):
+        yield ours.seconds("images"), theirs.seconds("images")
+    for engine in (ours, theirs):
+        engine("rmi", *names)
+
+
+def peak(engine: Engine, *words: str) -> float:
+    """The most memory, in MB, that a command and all its children had at once: proportional set
+    sizes, so that what they share counts once."""
+    most = 0
+    with engine.popen(*words) as process:
+        while process.poll() is None:
+            mine = [process.pid, *leftovers.descendants(process.pid)]
+            most = max(most, sum(map(_pss, mine)))
+            time.sleep(0.01)
+    if process.returncode:
+        raise RuntimeError(f"{engine.name} {' '.join(words)}: exit {process.returncode}")
+    return most / 1024
+
+
 def memory(ours: Engine, theirs: Engine, image: str, count: int) -> tuple[float, float]:
     """Proportional set size, in MB, of what stays for one idle container, of `count`."""
     found = []
@@ -105,10 +139,11 @@ def _monitors(words: tuple[str, ...]) -> set[int]:
 
 
 def _pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:                                     # it has ended
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
 
 
 def ratio(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
@@ -122,6 +157,9 @@ CASES = {
     "exec": Case("exec", 0.35, exec_true, 15),
     "detach": Case("run -d", 0.6, run_detached, 11),
     "ps": Case("ps -a of 100", 1.0, ps_of_100, 11),
-    "pull": Case("pull, one layer of 100 MB", 0.5, pull, 5),
-    "save": Case("save and load of it", 0.6, save_load, 5),
+    "pull": Case("pull, one layer of 100 MB", 0.5, pull, 5, "big"),
+    "pull-12": Case("pull, 12 layers of 20 MB", 0.6, pull, 5, "twelve"),
+    "pull-again": Case("pull of what is there", 0.5, pull_again, 15),
+    "images": Case("images of 200 names", 1.0, images_of_200, 11),
+    "save": Case("save and load of it", 0.6, save_load, 5, "big"),
 }

@@ -47,6 +47,11 @@ class Engine:
             raise RuntimeError(f"{self.name} {' '.join(args)} failed once")
         return taken
 
+    def popen(self, *args: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self.program, *args], env=self.env, cwd=self.home,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+
     def remove(self) -> None:
         for pid, line in leftovers.descendants().items():
             if str(self.home) in line or str(self.runtime) in line or "sleep" in line:

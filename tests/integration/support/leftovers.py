@@ -58,8 +58,10 @@ def processes() -> Iterator[tuple[int, int, str, str]]:
         yield int(name), int(fields[1]), fields[0], head.partition("(")[2]
 
 
-def descendants() -> dict[int, str]:
-    """pid: command line of every living process below this one. Zombies are no processes."""
+def descendants(top: int | None = None) -> dict[int, str]:
+    """pid: command line of every living process below `top` or this one. Zombies are no
+    processes."""
+    top = top or os.getpid()
     parents: dict[int, int] = {}
     names: dict[int, str] = {}
     for pid, parent, state, name in processes():
@@ -69,9 +71,9 @@ def descendants() -> dict[int, str]:
     mine = {}
     for pid, name in names.items():
         above = pid
-        while above > 1 and above != os.getpid():
+        while above > 1 and above != top:
             above = parents.get(above, 0)
-        if above == os.getpid() and pid != above:
+        if above == top and pid != above:
             mine[pid] = command_line(pid) or name
     return mine
 

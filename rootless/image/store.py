@@ -25,7 +25,7 @@ from rootless.errors import Conflict, ImageError, NotFound, StorageError, UsageE
 from rootless.files import Lock, read_bytes, space_hint, sync_dir, write_all, write_atomic
 from rootless.image import manifest as manifests
 from rootless.image.reference import HEX, familiar, is_digest, parse
-from rootless.record import record
+from rootless.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,7 +254,17 @@ def _or_damaged(paths: Paths, entry: Entry) -> Image:
 
 def every(paths: Paths) -> list[Image]:
     """One for each name, newest image first; those that are damaged say so."""
-    found = [_or_damaged(paths, e) for e in read_index(paths)]
+    found: list[Image] = []
+    known: dict[tuple[str, str], Image] = {}
+    for entry in read_index(paths):
+        # Another name of what was read is not read again.
+        key = str(entry["digest"]), annotation(entry, SIZE)
+        image = known.get(key)
+        if image is None:
+            image = known[key] = _or_damaged(paths, entry)
+        else:
+            image = replace(image, name=name_of(entry), source=annotation(entry, SOURCE))
+        found.append(image)
     found.sort(key=lambda i: i.name)
     found.sort(key=lambda i: str(i.config.get("created") or ""), reverse=True)
     return found

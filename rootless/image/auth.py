@@ -23,7 +23,7 @@ import select
 import time
 
 from rootless.errors import AuthError, os_reason
-from rootless.files import read_bytes
+from rootless.files import read_bytes, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 HELPER_SECONDS = 60.0
 HUB = "https://index.docker.io/v1/"
+# The user name under which helpers keep an identity token.
+TOKEN = "<token>"
 HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
@@ -71,37 +73,50 @@ def files(env: Mapping[str, str], home: str) -> list[str]:
 def credentials(domain: str, path: str, env: Mapping[str, str], home: str) -> Credentials | None:
     """What is known for a repository. Raises AuthError when a file or helper cannot be used."""
     for name in files(env, home):
-        try:
-            settings = json.loads(read_bytes(name, 4 << 20))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as e:
-            raise AuthError(f"cannot read the passwords for registries: {name}: {os_reason(e)}"
-                            ) from None
-        except (ValueError, RecursionError):
-            settings = None
-        if not isinstance(settings, dict):
-            raise AuthError(f"cannot read the passwords for registries: {name}: it is not a JSON "
-                            "object", hint="mend it, or remove it and log in again with docker "
-                                           "login or podman login")
-        found = _in_file(settings, name, domain, path, env)
+        settings = read_settings(name)
+        found = None if settings is None else _in_file(settings, name, domain, path, env)
         if found is not None:
             return found
     return None
 
 
+def read_settings(name: str) -> dict[str, Any] | None:
+    """What such a file holds; None where there is none. Raises AuthError."""
+    try:
+        settings = json.loads(read_bytes(name, 4 << 20))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        raise AuthError(f"cannot read the passwords for registries: {name}: {os_reason(e)}"
+                        ) from None
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise AuthError(f"cannot read the passwords for registries: {name}: it is not a JSON "
+                        "object", hint="mend it, or remove it and log in again: rootless login")
+    return settings
+
+
 def _in_file(settings: dict[str, Any], name: str, domain: str, path: str,
              env: Mapping[str, str]) -> Credentials | None:
-    helpers = _object(settings.get("credHelpers"))
-    for host in HUB_NAMES if domain == "docker.io" else (domain,):
-        if isinstance(helpers.get(host), str) and helpers[host]:
-            return ask_helper(helpers[host], host, env)
+    helper = helper_of(settings, domain)
+    if helper is not None and helper[2]:
+        return ask_helper(helper[0], helper[1], env)
     found = _in_auths(_object(settings.get("auths")), name, domain, path)
     if found is not None:
         return found
-    store = settings.get("credsStore")
-    if isinstance(store, str) and store:
-        return ask_helper(store, HUB if domain == "docker.io" else domain, env)
+    return None if helper is None else ask_helper(helper[0], helper[1], env)
+
+
+def helper_of(settings: dict[str, Any], domain: str) -> tuple[str, str, bool] | None:
+    """(helper, what it calls the registry, is it for this registry alone?), or None."""
+    helpers = _object(settings.get("credHelpers"))
+    for host in HUB_NAMES if domain == "docker.io" else (domain,):
+        if isinstance(helpers.get(host), str) and helpers[host]:
+            return helpers[host], host, True
+    general = settings.get("credsStore")
+    if isinstance(general, str) and general:
+        return general, HUB if domain == "docker.io" else domain, False
     return None
 
 
@@ -118,7 +133,7 @@ def keys(domain: str, path: str) -> list[str]:
 
 
 def _in_auths(auths: dict[str, Any], name: str, domain: str, path: str) -> Credentials | None:
-    plain = {k if k == HUB else _host_of(k): v for k, v in auths.items()}
+    plain = {place_of(k): v for k, v in auths.items()}
     for key in keys(domain, path):
         entry = plain.get(key)
         if isinstance(entry, dict):
@@ -128,12 +143,12 @@ def _in_auths(auths: dict[str, Any], name: str, domain: str, path: str) -> Crede
     return None
 
 
-def _host_of(key: str) -> str:
+def place_of(key: str) -> str:
     """Docker writes addresses as it was given them: https://host/v2/."""
     for scheme in ("https://", "http://"):
-        if key.startswith(scheme):
+        if key.startswith(scheme) and key != HUB:
             return key[len(scheme):].split("/", 1)[0]
-    return key.rstrip("/")
+    return key if key == HUB else key.rstrip("/")
 
 
 def _entry(entry: dict[str, Any], name: str, key: str) -> Credentials | None:
@@ -151,8 +166,7 @@ def _entry(entry: dict[str, Any], name: str, key: str) -> Credentials | None:
         password = password.rstrip("\0")
         if not colon:
             raise AuthError(f"cannot use the password for {key}: {name}: its auth is not base64 "
-                            "of USER:PASSWORD", hint="log in again with docker login or podman "
-                                                     "login")
+                            "of USER:PASSWORD", hint="log in again: rootless login")
     identity, bearer = text("identitytoken"), text("registrytoken")
     if not (user or identity or bearer):
         return None
@@ -161,29 +175,45 @@ def _entry(entry: dict[str, Any], name: str, key: str) -> Credentials | None:
 
 def ask_helper(helper: str, server: str, env: Mapping[str, str]) -> Credentials | None:
     """Raises AuthError when the helper is missing or fails; None when it knows nothing."""
+    what = f"get the password for {server}"
+    answer = run_helper(helper, "get", server + "\n", env, what)
+    if answer is None:
+        return None
     program = "docker-credential-" + helper
-    if "/" in helper or "\0" in helper:
-        raise AuthError(f"invalid name of a credential helper: {helper!r}")
-    path = _find(program, env.get("PATH") or "/usr/local/bin:/usr/bin:/bin")
-    if path is None:
-        raise AuthError(f"cannot get the password for {server}: {program} is not installed",
-                        hint="install it, or remove it from docker's config.json")
-    code, answer = _talk(path, server, env)
-    if code != 0:
-        # Every helper's word for "nothing is stored".
-        if b"not found" in answer:
-            return None
-        raise AuthError(f"cannot get the password for {server}: {program} failed")
     try:
         value = json.loads(answer)
         user, secret = value["Username"], value["Secret"]
     except (ValueError, KeyError, TypeError, RecursionError):
         user = secret = None
     if not isinstance(user, str) or not isinstance(secret, str):
-        raise AuthError(f"cannot get the password for {server}: {program} answered nonsense")
-    if user == "<token>":
+        raise AuthError(f"cannot {what}: {program} answered nonsense")
+    if user == TOKEN:
         return Credentials("", "", secret, "", program)
     return Credentials(user, secret, "", "", program)
+
+
+def run_helper(helper: str, action: str, text: str, env: Mapping[str, str],
+               what: str) -> bytes | None:
+    """What `docker-credential-HELPER get|store|erase` answers; None for "nothing is stored".
+
+    `text` goes in by a pipe, as arguments are seen by everybody. What a helper says when it
+    fails is not repeated, for it may hold a secret. Raises AuthError.
+    """
+    program = "docker-credential-" + helper
+    if not helper or "/" in helper or "\0" in helper:
+        raise AuthError(f"invalid name of a credential helper: {helper!r}")
+    path = _find(program, env.get("PATH") or "/usr/local/bin:/usr/bin:/bin")
+    if path is None:
+        raise AuthError(f"cannot {what}: {program} is not installed",
+                        hint="install it, or remove it from docker's config.json")
+    code, answer = _talk(path, action, text, env)
+    if code == 0:
+        return answer
+    # Every helper's word for "nothing is stored".
+    if b"not found" in answer and action != "store":
+        return None
+    raise AuthError(f"cannot {what}: {program} failed",
+                    hint=f"try it alone: echo SERVER | {program} get")
 
 
 def _find(program: str, path: str) -> str | None:
@@ -194,13 +224,13 @@ def _find(program: str, path: str) -> str | None:
     return None
 
 
-def _talk(program: str, server: str, env: Mapping[str, str]) -> tuple[int, bytes]:
-    """Run `program get`; (exit code, what it printed)."""
+def _talk(program: str, action: str, text: str, env: Mapping[str, str]) -> tuple[int, bytes]:
+    """Run `program action`; (exit code, what it printed)."""
     in_r, in_w = os.pipe()
     out_r, out_w = os.pipe()
     try:
         try:
-            pid = os.posix_spawn(program, [program, "get"], dict(env), file_actions=[
+            pid = os.posix_spawn(program, [program, action], dict(env), file_actions=[
                 (os.POSIX_SPAWN_DUP2, in_r, 0), (os.POSIX_SPAWN_DUP2, out_w, 1)])
         except OSError as e:
             raise AuthError(f"cannot run {program}: {os_reason(e)}") from None
@@ -208,7 +238,7 @@ def _talk(program: str, server: str, env: Mapping[str, str]) -> tuple[int, bytes
             os.close(in_r)
             os.close(out_w)
         try:
-            os.write(in_w, server.encode() + b"\n")
+            write_all(in_w, text.encode())
         except BrokenPipeError:
             pass
         os.close(in_w)

@@ -324,7 +324,7 @@ class _Push:
         for diff_id, digest in zip(self.image.layers, self.image.blobs):
             write_atomic(store.note_path(self.paths, diff_id), digest.encode())
         with store.index_lock(self.paths):
-            entries = [_without(e, store.ORIGINAL, store.SOURCE) | entry if e["digest"] == old
+            entries = [{**_without(e, store.ORIGINAL), **entry} if e["digest"] == old
                        else e for e in store.read_index(self.paths)]
             store.write_index(self.paths, entries)
 
@@ -357,6 +357,6 @@ def _size(path: str, image: Image) -> int:
                            hint="rootless system check --repair") from None
 
 
-def _without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
-    notes = {k: v for k, v in (entry.get("annotations") or {}).items() if k not in keys}
+def _without(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    notes = {k: v for k, v in (entry.get("annotations") or {}).items() if k != key}
     return {**entry, "annotations": notes}

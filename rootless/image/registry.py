@@ -111,6 +111,8 @@ class Registry:
         self._authorization = ""
         self._tried_password = False
         self._credentials: list[auth.Credentials | None] = []
+        self._login = False
+        self._identity = ""
 
     def fork(self, say: Callable[[str], None]) -> Registry:
         """For a child process: the same right to ask, connections of its own."""
@@ -192,6 +194,18 @@ class Registry:
             else:
                 raise self._refused(answer, what)
             drain(answer)
+
+    def log_in(self, known: auth.Credentials) -> tuple[bool, str]:
+        """Are these taken? (whether the registry asked for any, the identity token that it gave
+        in exchange or ""). The reference may be of a host alone. Raises AuthError when not."""
+        self.verb, self._login, self._credentials = "log in to", True, [known]
+        url = self.reference
+        self.reference = Reference(url.domain, "")
+        try:
+            drain(self.request("", url.domain, stranger=True))
+        finally:
+            self.reference = url
+        return bool(self._authorization), self._identity
 
     def small(self, path: str, what: str, *, accept: str = "", most: int) -> tuple[bytes, Answer]:
         """A whole body of at most `most` bytes, and its answer. Raises ImageError for more."""
@@ -327,13 +341,12 @@ class Registry:
             return AuthError(f"cannot {self.verb} {what}: "
                              f"{self.host} wants a user name and password, or "
                              "there is no such repository",
-                             hint=f"docker login {self.reference.domain} or podman login "
-                                  f"{self.reference.domain} stores them where rootless finds "
-                                  "them")
+                             hint=f"rootless login {self.reference.domain}")
         return AuthError(f"cannot {self.verb} {what}: "
                          f"{self.host} refused the user name or password from "
                          f"{known.origin}",
-                         hint=f"log in again: docker login {self.reference.domain}")
+                         hint=None if self._login else "log in again: rootless login "
+                                                       f"{self.reference.domain}")
 
     def _token(self, challenge: dict[str, str], known: auth.Credentials | None,
                what: str) -> str:
@@ -347,8 +360,9 @@ class Registry:
             raise AuthError(f"cannot {self.verb} {what}: "
                             f"{self.host} wants the password sent over plain "
                             f"http to {parts.hostname}: refused")
-        scope = challenge.get("scope") or f"repository:{self.reference.path}:pull"
-        fields: dict[str, str | list[str]] = {"scope": self.scopes or scope}
+        scopes = self.scopes or [challenge.get("scope")
+                                 or f"repository:{self.reference.path}:pull"]
+        fields: dict[str, str | list[str]] = {} if self._login else {"scope": scopes}
         if challenge.get("service"):
             fields["service"] = challenge["service"]
         headers = {"User-Agent": USER_AGENT}
@@ -357,12 +371,15 @@ class Registry:
             fields.update(grant_type="refresh_token", client_id="rootless",
                           refresh_token=known.identity)
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-            method, body = "POST", urlencode(
-                {**fields, "scope": " ".join(self.scopes or [scope])})
+            if not self._login:
+                fields["scope"] = " ".join(scopes)
+            method, body = "POST", urlencode(fields)
         else:
             if known is not None:
                 headers["Authorization"] = known.basic()
                 fields["account"] = known.user
+            if self._login:
+                fields.update(client_id="rootless", offline_token="true")
             url += ("&" if parts.query else "?") + urlencode(fields, doseq=True)
         answer = self._ask_token(method, url, headers, body, what)
         if answer.status in (400, 401, 403):
@@ -374,6 +391,8 @@ class Registry:
         try:
             value = json.loads(answer.read(1 << 20))
             token = value.get("token") or value.get("access_token")
+            if self._login and isinstance(value.get("refresh_token"), str):
+                self._identity = value["refresh_token"]
         except (ValueError, AttributeError, RecursionError, HTTPError):
             token = None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():

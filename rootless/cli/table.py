@@ -8,6 +8,7 @@ from __future__ import annotations
 
 _IMAGES = "rootless.cli.images"
 _LIFE = "rootless.cli.life"
+_MANIFEST = "rootless.cli.manifest"
 
 # verb: (module, one line for the overview)
 VERBS = {
@@ -40,6 +41,7 @@ VERBS = {
     "unshare": ("rootless.cli.unshare", "Run a command as root of your user namespace"),
     "doctor": ("rootless.cli.doctor", "Say what this machine allows and what would mend the rest"),
     "version": ("rootless.cli.version", "Show the version"),
+    "manifest": (_MANIFEST, "Manage lists of images for several platforms"),
     "system": ("rootless.cli.system", "Manage the store"),
 }
 
@@ -55,6 +57,7 @@ GROUPS = {
         "load": "load", "save": "save", "import": "import", "inspect": "inspect",
         "history": "history", "untag": "untag",
     }),
+    "manifest": ("Manage lists of images for several platforms", {}),
     "system": ("Manage the store", {}),
 }
 
@@ -68,6 +71,17 @@ SUBCOMMANDS = {
         "mount": ("rootless.cli.unshare", "Mount images, within rootless unshare"),
         "unmount": ("rootless.cli.unshare", "Unmount images"),
         "prune": ("rootless.cli.prune", "Remove images that nobody needs"),
+    },
+    "manifest": {
+        "create": (_MANIFEST, "Begin a list"),
+        "add": (_MANIFEST, "Add images to a list"),
+        "annotate": (_MANIFEST, "Say what an image of a list is made for"),
+        "remove": (_MANIFEST, "Take images out of a list"),
+        "inspect": (_MANIFEST, "Show a list, or a manifest in a registry"),
+        "ls": (_MANIFEST, "Show the names of all lists"),
+        "exists": (_MANIFEST, "Say by the exit code if there is such a list"),
+        "push": (_MANIFEST, "Upload a list and its images"),
+        "rm": (_MANIFEST, "Forget lists"),
     },
     "system": {
         "reset": ("rootless.cli.system", "Remove everything the engine has stored"),

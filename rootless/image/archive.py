@@ -60,10 +60,10 @@ class Blob:
     form: str
 
 
-class _Archive:
-    """The parts of a tar, all of them read already."""
+class Archive:
+    """The parts of a tar, all of them read already. Without `userns` no layer is unpacked."""
 
-    def __init__(self, paths: Paths, userns: Userns, chunks: Iterator[bytes]) -> None:
+    def __init__(self, paths: Paths, userns: Userns | None, chunks: Iterator[bytes]) -> None:
         self._paths = paths
         self._userns = userns
         self._texts: dict[str, bytes] = {}
@@ -141,13 +141,13 @@ class _Unpacking:
     where it is none, or is no good, or is here already, nothing comes of it, and who needs the
     layer in the end has it unpacked from the blob and hears why that cannot be."""
 
-    def __init__(self, paths: Paths, userns: Userns, name: str, size: int) -> None:
+    def __init__(self, paths: Paths, userns: Userns | None, name: str, size: int) -> None:
         stem = os.path.basename(name).partition(".")[0]
         likely = size >= _WORTHWHILE and len(stem) == 64 and HEX.issuperset(stem)
         digest = "sha256:" + stem
         self._unpacker = None
         # podman names a layer by its diffID, OCI's layout by its digest.
-        if likely and not os.path.exists(store.blob_path(paths, digest)) \
+        if likely and userns is not None and not os.path.exists(store.blob_path(paths, digest)) \
                 and not os.path.lexists(paths.layer(digest)):
             from rootless.image.unpack import Unpacker
 
@@ -227,7 +227,7 @@ class _Directory:
 
 
 if TYPE_CHECKING:
-    Parts = Union[_Archive, _Directory]
+    Parts = Union[Archive, _Directory]
 
 
 def _clean(name: str) -> str:
@@ -243,10 +243,10 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
     if path is not None:
         parts = _Directory(paths, path)
     else:
-        parts = _Archive(paths, userns, inflate(lambda: os.read(fd, _READ)))
+        parts = Archive(paths, userns, inflate(lambda: os.read(fd, _READ)))
     listing = parts.text("manifest.json")
-    if listing is not None and not _has_manifests(parts):
-        found = list(_docker(paths, parts, listing))
+    if listing is not None and not has_manifests(parts):
+        found = list(docker_images(paths, parts, listing))
     elif parts.text("index.json") is not None:
         found = list(_oci(paths, parts, platform))
     elif "repositories" in parts.names():
@@ -267,7 +267,7 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
     return loaded
 
 
-def _has_manifests(parts: Parts) -> bool:
+def has_manifests(parts: Parts) -> bool:
     """Docker since 25, and rootless, write an OCI layout too. Its manifests keep their digests;
     but an entry that is a list for many machines may name what the archive lacks."""
     data = parts.text("index.json")
@@ -277,7 +277,7 @@ def _has_manifests(parts: Parts) -> bool:
         for e in entries)
 
 
-def _docker(paths: Paths, parts: Parts,
+def docker_images(paths: Paths, parts: Parts,
             listing: bytes) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """(descriptor of a manifest of ours, names) for each image of manifest.json."""
     for number, item in enumerate(_list(listing), 1):

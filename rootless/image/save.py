@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from rootless.image.pax import Writer
     from rootless.image.store import Image
     from rootless.paths import Paths
 
@@ -38,7 +39,7 @@ DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIR, DOCKER_DIR = FORMATS = (
     "docker-archive", "oci-archive", "oci-dir", "docker-dir")
 DIRECTORIES = frozenset((OCI_DIR, DOCKER_DIR))
 
-_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
 _READ = 1 << 20
 
 
@@ -85,26 +86,32 @@ def _is_name(image: Image, text: str) -> bool:
 def archive(chosen: list[Chosen], form: str, write: Callable[[bytes | memoryview], None],
             progress: Callable[[str], None]) -> None:
     """The whole archive, piece by piece. The caller holds `store.hold`."""
-    from rootless.image.pax import Writer, plain
-    from rootless.image.tar import DIRECTORY, Entry
+    from rootless.image import pax
 
-    tar = Writer(write)
-    for name in ("blobs", "blobs/sha256"):
-        folder = Entry(name.encode(), DIRECTORY, 0)
-        folder.mode = 0o755
-        tar.entry(folder)
+    tar = pax.Writer(write)
+    folders(tar)
     # What describes the rest comes first, so that a reader of a stream may know what to keep.
     tar.text("index.json", _index(chosen))
     if form == DOCKER_ARCHIVE:
         tar.text("manifest.json", _listing(chosen))
-    tar.text("oci-layout", _LAYOUT)
+    tar.text("oci-layout", LAYOUT)
     for digest, paths in _blobs(chosen).items():
         progress(digest)
         with _Blob(paths, digest) as blob:
-            tar.entry(plain(_member(digest), blob.size))
+            tar.entry(pax.plain(_member(digest), blob.size))
             for piece in blob:
                 tar.body(piece)
     tar.finish()
+
+
+def folders(tar: Writer) -> None:
+    """Those of a layout. skopeo, without root, cannot read an archive that only implies them."""
+    from rootless.image.tar import DIRECTORY, Entry
+
+    for name in ("blobs", "blobs/sha256"):
+        folder = Entry(name.encode(), DIRECTORY, 0)
+        folder.mode = 0o755
+        tar.entry(folder)
 
 
 def directory(chosen: list[Chosen], form: str, target: str,
@@ -117,7 +124,7 @@ def directory(chosen: list[Chosen], form: str, target: str,
     for digest, paths in _blobs(chosen).items():
         progress(digest)
         _copy(paths, digest, f"{target}/{_member(digest)}")
-    write_atomic(target + "/oci-layout", _LAYOUT, mode=0o644)
+    write_atomic(target + "/oci-layout", LAYOUT, mode=0o644)
     write_atomic(target + "/index.json", _index(chosen), mode=0o644)
 
 

@@ -9,7 +9,7 @@ from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, O
 from rootless.cli.ps import age, seconds_of, table
 from rootless.errors import NotFound, RootlessError, StorageError, UsageError
 from rootless.image import store
-from rootless.image.reference import familiar
+from rootless.image.reference import familiar, parse
 from rootless.image.store import Image
 
 TYPE_CHECKING = False
@@ -29,16 +29,43 @@ def pull(options: Options) -> int:
 
     quiet = options.flag("quiet")
     verify = options.boolean("tls-verify")
+    paths = places.of_this_user()
+    names = options.args
     try:
-        image = pull_image(places.of_this_user(), options.args[0],
-                           platform=options.value("platform") or "", quiet=quiet,
-                           tls_verify=verify, out=sys.stdout)
+        if options.flag("all-tags"):
+            names = _all_tags(paths, names[0], verify)
+        for name in names:
+            image = pull_image(paths, name, platform=options.value("platform") or "", quiet=quiet,
+                               tls_verify=verify, out=sys.stdout)
+            if quiet or not options.flag("all-tags"):
+                sys.stdout.write((image.id if quiet else image.name) + "\n")
     except UsageError as e:
         # A name that cannot be is docker's 1, not its 125 for a bad flag.
         e.exit_code = 1
         raise
-    sys.stdout.write((image.id if quiet else image.name) + "\n")
+    if not quiet and options.flag("all-tags"):
+        sys.stdout.write(f"{image.repository}\n")
     return 0
+
+
+def _all_tags(paths: Paths, name: str, verify: bool | None) -> list[str]:
+    """The names of all images of a repository in its registry."""
+    import os
+
+    from rootless.image import registries, search
+
+    known = registries.of_this_user(paths, os.environ)
+    wanted = parse(known.expand(name))
+    if wanted.tag or wanted.digest:
+        raise UsageError(f"cannot pull all tags of {name}: --all-tags takes a repository alone",
+                         hint=f"rootless pull --all-tags {familiar(wanted.repository)}")
+    registry = registries.connect(known.itself(wanted), tls_verify=verify, env=os.environ,
+                                  home=paths.home, say=_say)
+    return [f"{wanted.repository}:{tag}" for tag in search.tags(registry)]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 def tag(options: Options) -> int:
@@ -232,6 +259,7 @@ _PLATFORM = Option("platform", VALUE, "Platform of the image, as linux/arm64", m
 
 COMMANDS = {
     "pull": Command("pull", "NAME[:TAG|@DIGEST]", "Download an image from a registry.", pull, (
+        Option("all-tags", FLAG, "Download all images of the repository", "a"),
         _PLATFORM,
         Option("quiet", FLAG, "Print the image's id only", "q"),
         Option("tls-verify", OPTIONAL, "Check the registry's certificate (default true)",

@@ -26,6 +26,7 @@ VERBS = {
     "inspect": ("rootless.cli.inspect", "Show all that is known of a container or image"),
     "pull": (_IMAGES, "Download an image from a registry"),
     "push": ("rootless.cli.push", "Upload an image to a registry"),
+    "search": ("rootless.cli.search", "Look for images in a registry"),
     "login": ("rootless.cli.login", "Log in to a registry"),
     "logout": ("rootless.cli.login", "Log out of a registry"),
     "images": (_IMAGES, "List images"),

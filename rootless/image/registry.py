@@ -237,6 +237,8 @@ class Registry:
             pass
 
     def _url(self, path: str) -> str:
+        if path.startswith("/v1/"):     # of the registry, not of a repository
+            return self.base + path
         return path if "://" in path else f"{self.base}/v2/{self.reference.path}{path}"
 
     # ---- connections ---------------------------------------------------------------------------

@@ -57,11 +57,21 @@ def ps_of_100(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
 
 
 def pull(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
-    for _ in range(rounds):
-        yield (ours.seconds("pull", "--tls-verify=false", image),
-               theirs.seconds("pull", "--tls-verify=false", image))
-        for engine in (ours, theirs):
-            engine("rmi", "-f", image)
+    """Each time into a new store, and none is removed before the end: ext4 takes no inode that
+    was freed in the last minutes and looks at all of those again for every new file."""
+    made: list[Engine] = []
+    try:
+        for number in range(rounds):
+            pair = [engine.another(number) for engine in (ours, theirs)]
+            made += pair
+            for engine in pair:
+                engine("images")
+            first, second = (e.seconds("pull", "--tls-verify=false", image) for e in pair)
+            yield first, second
+    finally:
+        os.chdir("/")
+        for engine in made:
+            engine.remove()
 
 
 def save_load(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:

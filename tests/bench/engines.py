@@ -47,6 +47,11 @@ class Engine:
             raise RuntimeError(f"{self.name} {' '.join(args)} failed once")
         return taken
 
+    def another(self, number: int) -> Engine:
+        """The same program with a new home."""
+        return Engine(self.name, self.program, Path(f"{self.home}-{number}"),
+                      Path(f"{self.runtime}-{number}"))
+
     def popen(self, *args: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*self.program, *args], env=self.env, cwd=self.home,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ from tests.integration.support import debian, images
 from tests.integration.support.cache import cached, recipe_key
 from tests.integration.support.images import Image, Layer, Tar
 
-PACKAGES = "gcc,g++,git,python3,perl,vim"
+PACKAGES = "gcc,python3"
 GIB = 1 << 30
 
 

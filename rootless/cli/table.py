@@ -67,6 +67,7 @@ SUBCOMMANDS = {
     "image": {
         "tree": ("rootless.cli.history", "Show the layers of images and which of them they share"),
         "diff": ("rootless.cli.history", "Show which files differ between two images"),
+        "sign": ("rootless.cli.sign", "Sign images in a registry"),
         "flatten": ("rootless.cli.save", "Write an image into one squashfs file"),
         "share": ("rootless.cli.save", "Write images into a directory for other users"),
         "mount": ("rootless.cli.unshare", "Mount images, within rootless unshare"),

@@ -22,7 +22,7 @@ import sys
 
 from rootless import errors, linux
 from rootless.errors import ImageError, NotFound, RegistryError, RootlessError, StorageError
-from rootless.image import gc, manifest, registries, store
+from rootless.image import gc, manifest, policy, registries, store
 from rootless.image.manifest import Descriptor, Platform
 from rootless.image.progress import Progress, for_stream
 from rootless.image.reference import Reference, familiar, parse
@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn, TextIO
 
+    from rootless.image.policy import Policy
     from rootless.image.store import Image
     from rootless.paths import Paths
     from rootless.userns.keeper import Userns
@@ -58,6 +59,8 @@ def pull(paths: Paths, name: str, *, platform: str = "", quiet: bool = False,
         # It says all; that the tag is of this digest is nobody's word.
         reference = Reference(reference.domain, reference.path, "", reference.digest)
     wanted = manifest.parse_platform(platform)
+    rules = policy.of_this_user(paths)
+    rules.allow(reference)
     places = known.places(reference)
     gc.tidy(paths)
     progress = for_stream(out or sys.stderr, quiet=quiet)
@@ -68,7 +71,7 @@ def pull(paths: Paths, name: str, *, platform: str = "", quiet: bool = False,
                 registry = registries.connect(place, tls_verify=tls_verify, env=os.environ,
                                               home=paths.home, say=progress.line)
                 one = _Pull(paths, userns, registry, reference, wanted, progress,
-                            strict=bool(platform))
+                            rules, strict=bool(platform))
                 try:
                     return one.run()
                 except (RegistryError, NotFound, ImageError) as e:
@@ -95,7 +98,7 @@ class Job:
 
 class _Pull:
     def __init__(self, paths: Paths, userns: Userns, registry: Registry, reference: Reference,
-                 platform: Platform, progress: Progress, *, strict: bool) -> None:
+                 platform: Platform, progress: Progress, rules: Policy, *, strict: bool) -> None:
         self.paths = paths
         self.userns = userns
         self.registry = registry
@@ -103,12 +106,15 @@ class _Pull:
         self.platform = platform
         self.progress = progress
         self.strict = strict
+        self.policy = rules
         self.what = familiar(reference.full)
 
     def run(self) -> Image:
         say, reference = self.progress.line, self.reference
         say(f"{reference.tag or reference.digest}: Pulling from {reference.path}")
         image = self._up_to_date()
+        if image is not None:
+            self.policy.check(self.registry, self.reference, [image.source])
         if image is None:
             image = self._fetch()
             status = "Downloaded newer image"
@@ -149,6 +155,9 @@ class _Pull:
             document = manifest.document(body, f"the manifest of {what}")
             if manifest.is_index(document, found.media_type, f"the manifest of {what}"):
                 raise ImageError(f"the manifest of {what} is malformed: a list within a list")
+        # cosign signs what the name stands for, others every image of a list.
+        self.policy.check(self.registry, self.reference, list(dict.fromkeys(
+            (source, found.digest))))
         config, layers = manifest.image_manifest(document, what)
         settings_text = self._small(config, "/blobs/", f"the configuration of {what}")
         settings = manifest.image_config(settings_text, len(layers), what)

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 
 from rootless.errors import ImageError, NotFound, RegistryError, StorageError, os_reason
 from rootless.files import read_bytes
-from rootless.image import archive, registries, store
+from rootless.image import archive, policy, registries, store
 from rootless.image import manifest as manifests
 from rootless.image.decompress import inflate
 from rootless.image.manifest import Descriptor
@@ -93,6 +93,9 @@ class FromRegistry(Source):
         self._paths = paths
         self._say = say
         self._verify = tls_verify
+        self._rules = policy.of_this_user(paths)
+        self._rules.allow(reference)
+        self._reference = reference
         self._places = known.places(reference)
 
     def _connect(self, place: Place) -> None:
@@ -120,6 +123,7 @@ class FromRegistry(Source):
         if stated and stated != found.digest:
             raise ImageError(f"the manifest of {self.what} was altered on its way: its digest is "
                              f"{found.digest}, not {stated[:80]}")
+        self._rules.check(self._registry, self._reference, [found.digest])
         return found, body
 
     def manifest(self, found: Descriptor) -> bytes:

@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.integration.support import images
+from tests.integration.support import filled, images
 from tests.integration.support.cli import Cli
 from tests.integration.support.faults import Proxy
 from tests.integration.support.images import Image, Layer, Tar
 from tests.integration.support.registry import Registry
+from tests.integration.support.trees import Podman
 
 PLACES = ["docker://{server}/copied:x", "oci:{home}/layout:x", "oci-archive:{home}/oci.tar:x",
           "docker-archive:{home}/docker.tar:localhost/copied:x", "dir:{home}/dir"]
@@ -223,3 +225,50 @@ def test_other_files_are_never_taken_for_a_target(fresh: Cli, server: Registry) 
     for place in ("dir:full", "oci:full:x"):
         fresh.fails(125, "copy", f"docker://{server.address}/tiny", place, says="neither empty")
     assert os.listdir(fresh.home / "full") == ["mine"]
+
+
+# ---- what other tools have pushed --------------------------------------------------------------
+
+def test_images_that_other_tools_pushed_are_pulled(fresh: Cli, server: Registry) -> None:
+    """skopeo's conversions, and what umoci has changed and skopeo has sent."""
+    tiny, there = f"docker://{server.address}/tiny:latest", f"docker://{server.address}/theirs"
+    tls = ("--src-tls-verify=false", "--dest-tls-verify=false")
+    skopeo(fresh, "copy", *tls, "--format", "v2s2", tiny, f"{there}:v2s2")
+    skopeo(fresh, "copy", *tls, "--dest-compress-format", "zstd", "--format", "oci", tiny,
+           f"{there}:zstd")
+    layout = f"{fresh.home}/theirs"
+    skopeo(fresh, "copy", *tls, tiny, f"oci:{layout}:x")
+    done = subprocess.run(["umoci", "config", "--image", f"{layout}:x", "--config.env", "BY=umoci"],
+                          env=fresh.env, check=False, stdin=subprocess.DEVNULL,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    skopeo(fresh, "copy", *tls, f"oci:{layout}:x", f"{there}:umoci")
+    for tag in ("v2s2", "zstd", "umoci"):
+        name = f"{server.address}/theirs:{tag}"
+        fresh.ok("pull", name)
+        assert fresh.ok("run", "--rm", name, "sh", "-c", "echo $BY$FLAVOUR").text == (
+            "umocitiny" if tag == "umoci" else "tiny")
+
+
+@pytest.fixture
+def podman(fresh: Cli) -> Iterator[Podman]:
+    one = Podman(fresh.home / "podman")
+    yield one
+    one.ok("system", "migrate")     # ends the process that holds its namespaces
+    filled.remove_tree(one.home)
+
+
+@pytest.mark.parametrize("words", [(), ("--compression-format", "zstd"),
+                                   ("--format", "v2s2")], ids=["plain", "zstd", "v2s2"])
+@pytest.mark.parametrize("tool", ["buildah", "podman"])
+def test_images_that_podman_and_buildah_pushed_are_pulled(
+        fresh: Cli, podman: Podman, server: Registry, tool: str,
+        words: tuple[str, ...]) -> None:
+    source, name = f"{server.address}/tiny:latest", f"{server.address}/by-{tool}:{len(words)}"
+    podman.ok("pull", "-q", "--tls-verify=false", source)
+    done = subprocess.run([tool, "push", "--tls-verify=false", *words, source, name],
+                          env=podman.env, cwd=podman.home, check=False, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    fresh.ok("pull", name)
+    assert fresh.ok("run", "--rm", name, "echo", "runs").text == "runs"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.support import images
-from tests.integration.support.cli import Cli
+from tests.integration.support.cli import COMMAND, Cli
 from tests.integration.support.faults import Proxy
 from tests.integration.support.images import Image, Layer, Tar
 from tests.integration.support.registry import Registry
@@ -218,3 +218,17 @@ def test_key_with_a_passphrase_is_unlocked_by_a_file(fresh: Cli, image: tuple[st
     fresh.fails(125, "image", "sign", "--key", f"{key}.locked", image[0],
                 says="it has a passphrase")
     fresh.ok("image", "sign", "--key", f"{key}.locked", "--passphrase-file", "word", image[0])
+
+
+def test_without_the_package_one_line_says_what_to_install(fresh: Cli, server: Registry,
+                                                           image: tuple[str, str]) -> None:
+    """Python is told where nothing is: a module of that name that cannot be imported."""
+    key = new_key(fresh, "key")
+    code = COMMAND[-1].replace("import sys;", "import sys; sys.modules['cryptography'] = None;", 1)
+    done = subprocess.run([*COMMAND[:-1], code, "image", "sign", "--key", str(key), image[0]],
+                          env=fresh.env, cwd=fresh.home, check=False, stdin=subprocess.DEVNULL,
+                          capture_output=True)
+    assert done.returncode == 1
+    assert b"the Python package cryptography is not installed" in done.stderr
+    assert b"rootless[sign]" in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -29,6 +29,8 @@ BLOCK = 512
 # What Go's reader, and so docker, allows for a PAX header or a long name.
 LONGEST = 1 << 20
 EXTENTS = 1 << 18
+# Written at once.
+GATHERED = 1 << 20
 
 FILE, LINK, SYMLINK, CHAR, DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 
@@ -125,9 +127,11 @@ class Reader:
             yield found[0]
 
     def pieces(self, most: int = 512) -> list[memoryview]:
-        """The next views of the body, at most `most`, for writev(2); empty at its end."""
+        """The next views of the body, at most `most` and about GATHERED bytes, for writev(2);
+        empty at its end. A view keeps the whole chunk it is of in memory."""
         found: list[memoryview] = []
-        while self._left and len(found) < most:
+        end = max(0, self._left - GATHERED)
+        while self._left > end and len(found) < most:
             if self._at == len(self._view):
                 self._refill()
             piece = self._view[self._at:self._at + self._left]

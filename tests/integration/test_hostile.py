@@ -219,6 +219,14 @@ def test_a_bomb_takes_no_memory(form: str, fresh: Cli) -> None:
 
 
 @pytest.mark.parametrize("form", BOMBS)
+def test_a_file_larger_than_the_memory_comes_in(form: str, fresh: Cli) -> None:
+    done = with_little_memory(fresh, of_layer(Tar().file("f", bytes(MEMORY + (64 << 20))), form))
+    assert done.rc == 0, done
+    layer, = (fresh.store / "layers").iterdir()
+    assert (layer / "f").stat().st_size == MEMORY + (64 << 20)
+
+
+@pytest.mark.parametrize("form", BOMBS)
 def test_a_bomb_in_a_description_is_refused_unread(form: str, fresh: Cli) -> None:
     """A name of a gigabyte, of a stream of some kilobytes."""
     tar = header("f", kind=b"L", size=b"10000000000\0") + bytes(64 << 20)

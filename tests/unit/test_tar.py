@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import ImageError
-from rootless.image.tar import BLOCK, DIRECTORY, FILE, LINK, LONGEST, SYMLINK, Entry, Reader
+from rootless.image.tar import (
+    BLOCK,
+    DIRECTORY,
+    FILE,
+    GATHERED,
+    LINK,
+    LONGEST,
+    SYMLINK,
+    Entry,
+    Reader,
+)
 
 
 def chunked(data: bytes, size: int = 65536) -> Iterator[bytes]:
@@ -279,6 +289,20 @@ def test_one_entry_may_be_left_unread() -> None:
     reader = Reader(chunked(header(b"a", size=octal(1000)) + padded(b"x" * 1000)
                             + header(b"b", size=octal(2)) + padded(b"hi") + END, 100))
     assert [e.name for e in reader] == [b"a", b"b"]
+
+
+def test_what_is_held_of_a_body_at_once_is_bounded() -> None:
+    data = bytes(8 << 20)
+    archive = header(b"f", size=octal(len(data))) + padded(data) + END
+    for step in (1000, 1 << 18, 1 << 21):
+        reader = Reader(chunked(archive, step))
+        next(reader)
+        total = 0
+        while pieces := reader.pieces():
+            size = sum(map(len, pieces))
+            assert size <= GATHERED + step and len(pieces) <= 512
+            total += size
+        assert total == len(data)
 
 
 def test_a_body_may_be_read_in_parts() -> None:

@@ -14,6 +14,7 @@ Ctrl-C included, is given back with DELETE.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -69,8 +70,29 @@ def put_blob(registry: Registry, blob: Blob, what: str, *, origins: Sequence[str
         for origin in origins[:MOST_ORIGINS]:
             if session.mount(origin):
                 return f"Mounted from {origin}"
-        session.send()
+        try:
+            session.send()
+        except AuthError:
+            raise
+        except RegistryError:
+            # "Not what its digest says" is one of a registry's words for 400.
+            check(blob)
+            raise
     return PUSHED
+
+
+def check(blob: Blob) -> None:
+    """Raises StorageError when the file is not what its name says."""
+    found = hashlib.sha256()
+    try:
+        with open(blob.path, "rb", buffering=0) as f:
+            while data := f.read(BLOCK):
+                found.update(data)
+    except OSError as e:
+        raise StorageError(f"cannot read {blob.path}: {os_reason(e)}") from None
+    if "sha256:" + found.hexdigest() != blob.digest:
+        raise StorageError(f"blob {blob.digest} is damaged: {blob.path}",
+                           hint="rootless system check --repair")
 
 
 def put_bytes(registry: Registry, data: bytes, digest: str, what: str) -> None:

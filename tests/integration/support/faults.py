@@ -39,6 +39,7 @@ class Rule:
     delay: float = 0.0                  # seconds before the answer
     pause: float = 0.0                  # seconds between blocks of 16 KiB
     flip: int | None = None             # damage the byte at this offset
+    break_after: int | None = None      # pass on so much of what is sent, then hang up unanswered
     hits: int = 0
 
 
@@ -55,6 +56,8 @@ class Proxy:
         self.token = token
         self.rules: list[Rule] = []
         self.seen: list[Seen] = []
+        # Of uploads that were broken off: what the registry knows of them, by their path.
+        self.broken: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
         proxy = self
 
@@ -116,9 +119,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD
+
     def _answer(self) -> None:
         headers = {k.lower(): v for k, v in self.headers.items()}
         rule = self.owner.take(self.command, self.path, headers) or Rule("")
+        self._body = self._read_body(headers, rule)
         if rule.delay:
             time.sleep(rule.delay)
         if rule.status:
@@ -127,14 +133,32 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._give_token(headers)
         elif self.owner.token is not None and headers.get("authorization") != "Bearer sesame":
             repo = re.match(r"/v2/(.+)/(?:manifests|blobs)/", self.path)
-            scope = f',scope="repository:{repo.group(1)}:pull"' if repo else ""
+            what = "pull" if self.command in ("GET", "HEAD") else "pull,push"
+            scope = f',scope="repository:{repo.group(1)}:{what}"' if repo else ""
             self._send(401, {"WWW-Authenticate":
                              f'Bearer realm="http://{self.owner.address}/token",'
                              f'service="tests"{scope}'}, b"{}", rule)
+        elif self.command == "GET" and urlsplit(self.path).path in self.owner.broken:
+            self._send(204, self.owner.broken[urlsplit(self.path).path], b"", rule)
         elif rule.body is not None:
             self._send(200, rule.headers, rule.body, rule)
         else:
             self._forward(headers, rule)
+
+    def _read_body(self, headers: dict[str, str], rule: Rule) -> bytes:
+        left = int(headers.get("content-length", "0"))
+        if rule.break_after is not None:
+            left = min(left, rule.break_after)
+        parts = []
+        while left:
+            part = self.rfile.read(min(left, BLOCK))
+            if not part:
+                raise ConnectionAbortedError
+            parts.append(part)
+            left -= len(part)
+            if rule.pause:
+                time.sleep(rule.pause)
+        return b"".join(parts)
 
     def _give_token(self, headers: dict[str, str]) -> None:
         assert self.owner.token is not None
@@ -151,10 +175,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                   if k in ("accept", "range", "authorization", "user-agent", "accept-encoding")}
         if rule.ignore_range:
             passed.pop("range", None)
+        if self.command not in ("GET", "HEAD"):
+            # The registry names itself in Location as it was called.
+            passed.update({k: v for k, v in headers.items()
+                           if k in ("host", "content-type", "content-range")})
+            passed["content-length"] = str(len(self._body))
         upstream = http.client.HTTPConnection(self.owner.upstream, timeout=60)
         try:
-            upstream.request(self.command, self.path, headers=passed)
+            upstream.request(self.command, self.path, body=self._body or None, headers=passed)
             answer = upstream.getresponse()
+            if rule.break_after is not None:
+                # Debian's registry does not say how far such an upload has come; others do.
+                self.owner.broken[urlsplit(self.path).path] = {
+                    k: v for k in ("Location", "Range") if (v := answer.getheader(k))}
+                answer.read()
+                self.close_connection = True
+                return
             kept = {k: v for k, v in answer.getheaders()
                     if k.lower() not in ("connection", "transfer-encoding", "content-length")}
             length = answer.getheader("Content-Length")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.engines import Engine
-from tests.integration.support import leftovers
+from tests.integration.support import leftovers, registry
 
 Pairs = Iterator[tuple[float, float]]
 
@@ -95,6 +97,24 @@ def pull_again(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
         yield ours.seconds(*words), theirs.seconds(*words)
 
 
+def push(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
+    """Each time to a registry that is new and empty: nothing is there, nothing can be mounted."""
+    for engine in (ours, theirs):
+        engine("pull", "--tls-verify=false", image)
+    for _ in range(rounds):
+        taken = []
+        for engine in (ours, theirs):
+            place = Path(tempfile.mkdtemp(prefix="registry-", dir=engine.home))
+            server = registry.start(place / "work", place / "storage")
+            try:
+                taken.append(engine.seconds("push", "--tls-verify=false", image,
+                                            f"{server.address}/bench:1"))
+            finally:
+                server.stop()
+                shutil.rmtree(place)
+        yield taken[0], taken[1]
+
+
 def images_of_200(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
     names = [f"localhost/name-{n}:1" for n in range(200)]
     for engine in (ours, theirs):
@@ -170,6 +190,8 @@ CASES = {
     "pull": Case("pull, one layer of 100 MB", 0.5, pull, 5, "big"),
     "pull-12": Case("pull, 12 layers of 20 MB", 0.6, pull, 5, "twelve"),
     "pull-again": Case("pull of what is there", 0.5, pull_again, 15),
+    "push": Case("push, one layer of 100 MB", 0.4, push, 5, "big"),
+    "push-12": Case("push, 12 layers of 20 MB", 0.4, push, 5, "twelve"),
     "images": Case("images of 200 names", 1.0, images_of_200, 11),
     "save": Case("save and load of it", 0.6, save_load, 5, "big"),
 }

@@ -58,6 +58,8 @@ class Engine:
                                 stderr=subprocess.DEVNULL)
 
     def remove(self) -> None:
+        if self.name == "podman":
+            self("system", "migrate")       # ends the process that holds its namespaces
         for pid, line in leftovers.descendants().items():
             if str(self.home) in line or str(self.runtime) in line or "sleep" in line:
                 os.kill(pid, 9)

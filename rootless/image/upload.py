@@ -288,7 +288,7 @@ def _location(registry: Registry, answer: Answer, what: str, *, default: str = "
     target = urljoin(registry.base + "/", told)
     parts = urlsplit(target)
     own = urlsplit(registry.base)
-    if parts.hostname == own.hostname and parts.scheme != own.scheme \
+    if parts.scheme == "http" and parts.hostname == own.hostname \
             and parts.port in (None, own.port):
         parts = parts._replace(scheme=own.scheme, netloc=own.netloc)
     elif parts.scheme not in ("http", "https") or not parts.hostname or (

@@ -147,7 +147,11 @@ class _Settings:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as e:
             raise StorageError(f"cannot write {self.path}: {os_reason(e)}") from None
-        self.values = auth.read_settings(self.path) or {}
+        try:
+            self.values = auth.read_settings(self.path) or {}
+        except AuthError:
+            os.close(self._lock)
+            raise
         return self
 
     def auths(self) -> dict[str, Any]:

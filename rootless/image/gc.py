@@ -55,10 +55,13 @@ def settle(paths: Paths) -> None:
 
 
 def tidy(paths: Paths) -> None:
-    """Remove from tmp/ what killed commands left there; those that live hold its lock."""
+    """Remove from tmp/ what killed commands left there; those that live hold its lock. And finish
+    their removals."""
     from rootless.image.unpack import clear_leftovers
+    from rootless.storage import trash
 
     clear_leftovers(paths)
+    trash.empty(paths)
     now = time.time()
     for name in os.listdir(paths.tmp):
         path = f"{paths.tmp}/{name}"

@@ -309,7 +309,7 @@ def test_an_image_with_unreadable_accounts_still_takes_numbers(cli: Cli,
     ({"Env": ["=x", "", "BARE", "PATH=/bin"]}, 0), ({"WorkingDir": "/a\0b"}, 125),
     ({"WorkingDir": "/\ud800"}, 125), ({"User": "a\0\x1b[2J\nb"}, 125), ({"User": "\ud800"}, 125),
     ({"Env": ["PATH=/bin", "X=\ud800"]}, 125), ({"Cmd": ["\ud800"]}, 125),
-    ({"StopSignal": "\0"}, 0), ({"Labels": {"\ud800": "\ud800"}}, 0),
+    ({"StopSignal": "\0"}, 125), ({"Labels": {"\ud800": "\ud800"}}, 125),
     ({"WorkingDir": "relative"}, 0), ({"Cmd": [""]}, 127)])
 def test_strange_settings_of_an_image_are_told_or_do_no_harm(
         cli: Cli, server: Registry, config: dict[str, object], code: int) -> None:

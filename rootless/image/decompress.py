@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 OUT = 1 << 20
 # zstd's decoder cannot be told to stop: a block of 4 bytes can stand for 128 KiB of one byte, so
-# what is fed at once bounds what comes out (here 128 MiB at the very worst).
-FEED = 4096
+# what is fed at once bounds what comes out (here 16 MiB at the very worst, and a copy of it).
+FEED = 512
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"

@@ -25,10 +25,9 @@ FOREVER = ("sh", "-c", "echo up; exec sleep 1000")
 
 
 def family(word: str) -> set[int]:
-    """Living processes with `word` on their command line: the command, its monitor and what they
-    fork, until the container's own command takes the place of the last."""
-    return {pid for pid, _, state, _ in leftovers.processes()
-            if state not in "ZX" and pid != os.getpid() and word in leftovers.command_line(pid)}
+    """Living processes that we began with `word` on their command line: the command, its monitor
+    and what they fork, until the container's own command takes the place of the last."""
+    return {pid for pid, line in leftovers.descendants().items() if word in line}
 
 
 def unique(word: str) -> str:

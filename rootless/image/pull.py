@@ -1,49 +1,45 @@
 """Pull an image: manifest, configuration, layers, and at the very end the name.
 
-    main process                       up to three workers, made by fork
+    main process               up to three workers (`rootless.image.workers`)
       manifest, config
-      numbers of layers  --pipe-->     take a number, download + unpack that layer, take the next
-      progress, result   <--pipe--     one JSON line per event
+      layers            -->      download + unpack one, take the next
+      progress          <--
       publish the name
 
-Workers are processes, not threads: each forks the child that unpacks, and a process with threads
-cannot fork safely. Nothing is trusted before its digest has been checked, and nothing has a name
-before all of it is in the store; a pull that ends early, even by kill -9, leaves whole blobs,
-whole layers and beginnings of downloads (`rootless.image.transfer`), from which the next goes on.
-The kernel tells a worker when its parent is gone, and it ends.
+Nothing is trusted before its digest has been checked, and nothing has a name before all of it is
+in the store; a pull that ends early, even by kill -9, leaves whole blobs, whole layers and
+beginnings of downloads (`rootless.image.transfer`), from which the next goes on. Only when the
+image itself is refused the beginnings go too.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 
-from rootless import errors, linux
-from rootless.errors import ImageError, NotFound, RegistryError, RootlessError, StorageError
+from rootless.errors import ImageError, NotFound, RegistryError, StorageError
 from rootless.image import gc, manifest, policy, registries, store
 from rootless.image.manifest import Descriptor, Platform
 from rootless.image.progress import Progress, for_stream
 from rootless.image.reference import Reference, familiar, parse
 from rootless.image.registry import Registry
-from rootless.image.transfer import WrongFromDisk, download
+from rootless.image.transfer import WrongFromDisk, download, forget
 from rootless.image.unpack import Unpacker, layer_present, unpack_blob
+from rootless.image.workers import spread
 from rootless.userns import keeper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn, TextIO
+    from collections.abc import Callable
+    from typing import Any, TextIO
 
     from rootless.image.policy import Policy
     from rootless.image.store import Image
+    from rootless.image.workers import Tell
     from rootless.paths import Paths
     from rootless.userns.keeper import Userns
 
-WORKERS = 3     # as docker and podman have it
 REPORT_EVERY = 1 << 20
-# One write of at most PIPE_BUF bytes is never mixed with another's.
-LONGEST_REPORT = 4000
 
 
 def pull(paths: Paths, name: str, *, platform: str = "", quiet: bool = False,
@@ -224,153 +220,71 @@ class _Pull:
                 self.progress.finish(job.label, "Already exists")
             else:
                 todo.append(job)
-        if todo:
+        if not todo:
+            return
+        try:
             self._spread(todo)
+        except ImageError:
+            # The next pull would end the same way: there is nothing to go on from.
+            for job in todo:
+                forget(self.paths, job.blob)
+            raise
 
     def _spread(self, jobs: list[Job]) -> None:
         # What every worker needs is loaded once, before there are several.
         __import__("rootless.image.extraction")
-        numbers_r, numbers_w = os.pipe()
-        events_r, events_w = os.pipe()
-        workers: list[int] = []
-        try:
-            os.write(numbers_w, b"".join(n.to_bytes(4, "big") for n in range(len(jobs))))
-            os.close(numbers_w)
-            numbers_w = -1
-            for _ in range(min(WORKERS, len(jobs))):
-                pid = os.fork()
-                if pid == 0:
-                    try:
-                        os.close(events_r)
-                        _Worker(self, jobs, numbers_r, events_w).run()
-                    finally:
-                        os._exit(1)
-                workers.append(pid)
-            os.close(events_w)
-            events_w = -1
-            self._follow(jobs, events_r)
-            self._reap(workers)
-        finally:
-            for pid in workers:
-                os.kill(pid, signal.SIGTERM)
-            for fd in (numbers_r, numbers_w, events_r, events_w):
-                if fd >= 0:
-                    os.close(fd)
-            for pid in workers:
-                os.waitpid(pid, 0)
 
-    def _follow(self, jobs: list[Job], events: int) -> None:
-        """Show what the workers report, to their end. Raises what one of them failed with."""
-        rest = b""
-        while data := os.read(events, 65536):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                event = json.loads(line)
-                if "error" in event:
-                    kind = getattr(errors, event["error"])
-                    raise kind(event["message"], hint=event["hint"])
-                if "say" in event:
-                    self.progress.line(event["say"])
-                    continue
-                job = jobs[event["layer"]]
-                if event["state"] == "start":
-                    self.progress.start(job.label, job.blob.size)
-                elif event["state"] == "done":
-                    self.progress.finish(job.label, "Pull complete")
-                else:
-                    self.progress.update(job.label, event["bytes"])
+        def begin(tell: Tell) -> Callable[[int], None]:
+            registry = self.registry.fork(lambda text: tell(say=text))
+            return lambda number: self._one(registry, jobs[number], number, tell)
 
-    def _reap(self, workers: list[int]) -> None:
-        failed = ""
-        while workers:
-            code = os.waitstatus_to_exitcode(os.waitpid(workers.pop(), 0)[1])
-            if code:
-                failed = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if failed:
-            raise StorageError(f"cannot pull {self.what}: a process that downloads ended with "
-                               f"{failed}",
-                               hint="look for the out-of-memory killer in the kernel's log")
+        def hear(event: dict[str, Any]) -> None:
+            if "say" in event:
+                self.progress.line(event["say"])
+                return
+            job = jobs[event["layer"]]
+            if "bytes" in event:
+                self.progress.update(job.label, event["bytes"])
+            elif event["done"]:
+                self.progress.finish(job.label, "Pull complete")
+            else:
+                self.progress.start(job.label, job.blob.size)
 
+        spread(len(jobs), begin, hear, f"pull {self.what}")
 
-class _Ended(KeyboardInterrupt):
-    """Our parent wants no more, or is gone."""
-
-
-class _Worker:
-    """A child of the pull: works through the layers until no number is left."""
-
-    def __init__(self, parent: _Pull, jobs: list[Job], numbers: int, events: int) -> None:
-        self._parent = parent
-        self._jobs = jobs
-        self._numbers = numbers
-        self._events = events
-
-    def run(self) -> NoReturn:
-        code = 1
-        try:
-            signal.signal(signal.SIGTERM, _end)
-            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-            registry = self._parent.registry.fork(lambda text: self._tell(say=text))
-            while word := os.read(self._numbers, 4):
-                number = int.from_bytes(word, "big")
-                self._tell(layer=number, state="start")
-                self._layer(registry, number)
-                self._tell(layer=number, state="done")
-            code = 0
-        except RootlessError as e:
-            self._fail(e)
-        except OSError as e:
-            self._fail(StorageError(f"cannot pull {self._parent.what}: "
-                                    f"{errors.os_reason(e)}"))
-        except KeyboardInterrupt:
-            pass
-        finally:
-            os._exit(code)
-
-    def _tell(self, **event: Any) -> None:
-        try:
-            os.write(self._events, json.dumps(event).encode() + b"\n")
-        except BrokenPipeError:
-            raise _Ended from None
-
-    def _fail(self, error: RootlessError) -> None:
-        try:
-            self._tell(error=type(error).__name__, message=error.message[:1500],
-                       hint=error.hint[:500] if error.hint else None)
-        except _Ended:
-            pass
-
-    def _layer(self, registry: Registry, number: int) -> None:
-        job, paths, userns = self._jobs[number], self._parent.paths, self._parent.userns
-        blob = store.blob_path(paths, job.blob.digest)
-        if os.path.exists(blob):
-            unpack_blob(paths, userns, blob, job.diff_id)
-            return
+    def _one(self, registry: Registry, job: Job, number: int, tell: Tell) -> None:
+        """In a worker."""
+        tell(layer=number, done=False)
         told = 0
 
         def progress(done: int) -> None:
             nonlocal told
             if done - told >= REPORT_EVERY or done == job.blob.size:
                 told = done
-                self._tell(layer=number, state="bytes", bytes=done)
+                tell(layer=number, bytes=done)
 
+        self._layer(registry, job, progress)
+        tell(layer=number, done=True)
+
+    def _layer(self, registry: Registry, job: Job, progress: Callable[[int], None]) -> None:
+        paths, userns = self.paths, self.userns
+        blob = store.blob_path(paths, job.blob.digest)
+        if os.path.exists(blob):
+            unpack_blob(paths, userns, blob, job.diff_id)
+            return
         for last in (False, True):
             unpacker = Unpacker(paths, userns, expected=job.diff_id, blob_size=job.blob.size)
             try:
-                download(paths, registry, job.blob, self._parent.what, unpacker.write, progress)
+                download(paths, registry, job.blob, self.what, unpacker.write, progress)
                 unpacker.finish()
                 return
             except WrongFromDisk:
                 if last:
-                    raise RegistryError(f"cannot pull {self._parent.what}: its layer {job.label} "
-                                        "is downloaded by another process that gets it wrong"
+                    raise RegistryError(f"cannot pull {self.what}: its layer {job.label} is "
+                                        "downloaded by another process that gets it wrong"
                                         ) from None
             finally:
                 unpacker.abort()
-
-
-def _end(number: int, frame: object) -> None:
-    raise _Ended
 
 
 def sha256(data: bytes) -> str:

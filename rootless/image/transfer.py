@@ -46,9 +46,8 @@ class Partial:
         self._hash = hashlib.sha256()
         self.size = 0
         self.found = 0
-        path = f"{paths.tmp}/{store.PARTIAL_PREFIX}{blob.digest[7:]}"
         try:
-            self._file = Lock(path)
+            self._file = Lock(_place(paths, blob))
         except OSError as e:
             raise self._failed(e) from None
 
@@ -139,6 +138,21 @@ def download(paths: Paths, registry: Registry, blob: Descriptor, what: str, sink
         raise
     finally:
         partial.release()
+
+
+def forget(paths: Paths, blob: Descriptor) -> None:
+    """Remove the beginning of a blob, unless another process works on it."""
+    path = _place(paths, blob)
+    if os.path.exists(path):
+        try:
+            with Lock(path, wait=False):
+                os.unlink(path)
+        except BlockingIOError:
+            pass
+
+
+def _place(paths: Paths, blob: Descriptor) -> str:
+    return f"{paths.tmp}/{store.PARTIAL_PREFIX}{blob.digest[7:]}"
 
 
 def _receive(answer: Answer, blob: Descriptor, partial: Partial, host: str, sink: Sink,

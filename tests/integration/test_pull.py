@@ -554,6 +554,16 @@ def test_layer_that_is_not_what_the_config_says_is_refused(fresh: Cli, server: R
     assert os.listdir(fresh.store / "layers") == []
 
 
+def test_refused_image_leaves_no_beginnings_of_its_other_layers(fresh: Cli, proxy: Proxy) -> None:
+    slow, bad = big_layer(), big_layer()
+    images.push(proxy.upstream, "lie", "half", Image([slow, bad]))
+    proxy.rule(images.digest_of(slow.blob), pause=0.05)
+    proxy.rule(images.digest_of(bad.blob), flip=2_000_000)
+    fresh.fails(1, "pull", f"{proxy.address}/lie:half", says="altered")
+    assert proxy.requests(images.digest_of(slow.blob))
+    assert os.listdir(fresh.store / "tmp") == []
+
+
 def lying(change: str) -> bytes:
     """A manifest of `tiny` by hand, with one thing wrong."""
     blob = {"digest": "sha256:" + "2" * 64, "size": 10}

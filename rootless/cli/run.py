@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from rootless import jsontext
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
@@ -32,7 +33,8 @@ _SHARED = (
     Option("dns-option", LIST, "Option of the resolver", metavar="OPTION"),
     Option("dns-search", LIST, "Search domain; . for none", metavar="DOMAIN"),
     Option("domainname", VALUE, "NIS domain name", metavar="NAME"),
-    Option("entrypoint", VALUE, "Replace the image's entrypoint", metavar="COMMAND"),
+    Option("entrypoint", VALUE, "Replace the image's entrypoint; a list in JSON has arguments",
+           metavar="COMMAND"),
     Option("env", LIST, "Environment variable; without a value, the caller's", "e", "NAME=VALUE"),
     Option("env-file", LIST, "Read environment variables from a file", metavar="FILE"),
     Option("group-add", LIST, "Join another group", metavar="GROUP"),
@@ -190,7 +192,6 @@ def from_options(options: Options) -> Wanted:
     log_driver = options.value("log-driver") or "k8s-file"
     if log_driver not in ("k8s-file", "none"):
         raise UsageError(f"unknown log driver: {log_driver}", hint="k8s-file or none")
-    entrypoint = options.value("entrypoint")
     keys = options.value("detach-keys")
     if keys is not None:
         attach.detach_sequence(keys)
@@ -198,7 +199,7 @@ def from_options(options: Options) -> Wanted:
         image=image,
         args=tuple(args),
         name=options.value("name") or "",
-        entrypoint=None if entrypoint is None else (entrypoint,),
+        entrypoint=_entrypoint(options.value("entrypoint")),
         env=tuple(environment(options)),
         workdir=_workdir(options.value("workdir")),
         user=options.value("user") or "",
@@ -241,6 +242,20 @@ def _mounts(options: Options) -> tuple[Mount, ...]:
     return (*(mounts.volume(v) for v in options.list("volume")),
             *(mounts.mount(m) for m in options.list("mount")),
             *(mounts.tmpfs(t) for t in options.list("tmpfs")))
+
+
+def _entrypoint(text: str | None) -> tuple[str, ...] | None:
+    """A command, or as podman has it a command and arguments as a list in JSON."""
+    if text is None:
+        return None
+    if text.startswith("["):
+        try:
+            words = jsontext.loads(text)
+        except ValueError:
+            words = None
+        if isinstance(words, list) and all(isinstance(w, str) for w in words):
+            return tuple(words)
+    return (text,)
 
 
 def _workdir(text: str | None) -> str:

@@ -68,7 +68,7 @@ def parse(text: str) -> Reference:
     if len(rest) == 64 and HEX.issuperset(rest):
         raise _invalid(text, "64 hexadecimal digits are an id, not a name")
     domain, path = _split_domain(rest)
-    if path != path.lower():
+    if path != path.lower() and all(map(_valid_component, path.lower().split("/"))):
         raise _invalid(text, "the name must be lower case", hint=text.replace(rest, rest.lower()))
     if len(path) > LONGEST_PATH:
         raise _invalid(text, f"the name is longer than {LONGEST_PATH} characters")
@@ -89,6 +89,13 @@ def familiar(name: str) -> str:
     if short.startswith("library/") and "/" not in short[8:]:
         short = short[8:]
     return short
+
+
+def sha256(data: bytes) -> str:
+    """Its digest."""
+    import hashlib
+
+    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def is_digest(text: str) -> bool:

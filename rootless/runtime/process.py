@@ -192,8 +192,8 @@ def _work_directory(path: str, *, make: bool) -> None:
     try:
         os.chdir(path or "/")
     except OSError as e:
-        raise StartError(f"cannot enter the working directory: {path}: {os_reason(e)}",
-                         hint="choose another with --workdir") from None
+        raise CommandNotExecutable(f"cannot enter the working directory: {path}: {os_reason(e)}",
+                                   hint="choose another with --workdir") from None
 
 
 def _inside(root: str) -> None:

@@ -74,7 +74,7 @@ def test_it_has_the_environment_directory_and_limits_of_the_container(running: R
 
 
 def test_a_working_directory_that_is_not_there_is_not_made(running: Running) -> None:
-    running.cli.fails(1, "exec", "-w", "/not/there", running.name, "pwd", says="/not/there")
+    running.cli.fails(126, "exec", "-w", "/not/there", running.name, "pwd", says="/not/there")
     assert running(then=("ls", "/not")).rc != 0
     running.cli.fails(125, "exec", "-w", "relative", running.name, "pwd", says="relative")
 

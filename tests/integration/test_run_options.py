@@ -64,7 +64,8 @@ def test_a_file_of_variables_beats_nothing_that_is_said_on_the_command_line(
 
 
 @pytest.mark.parametrize("entrypoint, args, printed", [
-    ("echo", ("a", "b"), "a b"), ("", ("echo", "c"), "c"), ("/bin/echo", (), "")])
+    ("echo", ("a", "b"), "a b"), ("", ("echo", "c"), "c"), ("/bin/echo", (), ""),
+    ('["echo", "x"]', ("y",), "x y")])
 def test_entrypoint_comes_before_the_arguments(box: Box, entrypoint: str, args: tuple[str, ...],
                                                printed: str) -> None:
     assert box("--entrypoint", entrypoint, then=args).text == printed

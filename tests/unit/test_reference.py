@@ -41,6 +41,7 @@ def test_short_names_are_filled_in(text: str, full: str) -> None:
     ("", "the name is empty"),
     ("Debian", "must be lower case"),
     ("quay.io/Ns/app", "must be lower case"),
+    ("Two Words", "a name has"),
     (HEX, "an id, not a name"),
     ("a:", "a tag has"),
     ("a:.b", "a tag has"),

@@ -62,6 +62,7 @@ class Paths:
         self.layers = self.data + "/layers"
         self.containers = self.data + "/containers"
         self.names = self.data + "/names"
+        self.networks = self.data + "/networks"
         self.cache = self.data + "/cache"
         self.tmp = self.data + "/tmp"
         self.trash = self.data + "/trash"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from rootless.clock import now
 from rootless.container import spec, store
-from rootless.container.monitor import now
 from rootless.container.store import Container
 from rootless.errors import NotFound, StorageError, UsageError, os_reason
 from rootless.files import space_hint, write_atomic

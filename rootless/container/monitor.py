@@ -25,6 +25,7 @@ import os
 import select
 import time
 
+from rootless.clock import now
 from rootless.container import frames
 from rootless.container.frames import frame
 
@@ -88,12 +89,6 @@ def _be_monitor(sock: int) -> NoReturn:
     userns, lock = given
     Monitor(marshal.loads(got[0][1]), userns, lock, Client(sock, reader)).live()
     os._exit(0)
-
-
-def now() -> str:
-    """RFC 3339 in UTC with nanoseconds, as docker writes times."""
-    ns = time.time_ns()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 10**9)) + f".{ns % 10**9:09d}Z"
 
 
 def start_ticks(pid: int) -> str:

@@ -27,7 +27,7 @@ HEAVY = frozenset((
 DAILY = ("run", "create", "start", "exec", "ps", "logs", "stop", "kill", "wait", "rm", "images")
 
 # What each package may know of. Data flows one way: cli, engine, runtime, linux.
-FOUNDATION = {"errors", "record", "jsontext", "paths", "files", "config", "linux"}
+FOUNDATION = {"errors", "record", "jsontext", "paths", "files", "config", "clock", "linux"}
 BELOW = {
     "linux": {"errors", "record"},
     "runtime": FOUNDATION | {"userns"},
@@ -35,7 +35,8 @@ BELOW = {
     "storage": FOUNDATION | {"userns"},
     "doctor": FOUNDATION | {"userns", "storage"},
     "image": FOUNDATION | {"userns", "storage"},
-    "container": FOUNDATION | {"userns", "storage", "image", "runtime"},
+    "network": FOUNDATION | {"userns"},
+    "container": FOUNDATION | {"userns", "storage", "image", "runtime", "network"},
 }
 
 

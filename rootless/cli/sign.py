@@ -9,13 +9,12 @@ from rootless import paths as places
 from rootless.cli.command import OPTIONAL, VALUE, Command, Option, Options
 from rootless.errors import Conflict, UsageError, os_reason
 from rootless.image import store
-from rootless.image.reference import familiar, parse
+from rootless.image.reference import familiar, parse, sha256
 
 
 def sign(options: Options) -> int:
     """What is in the registry is signed: where the store has the image, only the same one."""
     from rootless.image import manifest, registries, signature
-    from rootless.image.pull import sha256
 
     path = options.value("key")
     if path is None:

@@ -12,7 +12,7 @@ from rootless.errors import ImageError, UsageError
 from rootless.image import manifest as manifests
 from rootless.image import sources, targets
 from rootless.image.manifest import Descriptor
-from rootless.image.pull import sha256
+from rootless.image.reference import sha256
 from rootless.record import record
 
 TYPE_CHECKING = False

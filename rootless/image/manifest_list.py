@@ -19,8 +19,7 @@ from rootless.image import manifest as manifests
 from rootless.image import sources, store
 from rootless.image.copy import Copy, place, source
 from rootless.image.manifest import Descriptor
-from rootless.image.pull import sha256
-from rootless.image.reference import familiar, parse
+from rootless.image.reference import familiar, parse, sha256
 from rootless.record import record
 
 TYPE_CHECKING = False

@@ -1,9 +1,8 @@
-"""The network between us and a registry: proxies, certificates, failures in words, headers."""
+"""The network between us and a registry: proxies, failures in words, headers."""
 
 from __future__ import annotations
 
 import json
-import os
 import ssl
 import time
 from urllib.parse import urlsplit
@@ -17,20 +16,14 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from rootless.errors import RegistryError, os_reason
+from rootless.errors import os_reason
+from rootless.image.tls import is_loopback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from urllib3 import BaseHTTPResponse as Answer
-
-    from rootless.image.registries import Trust
-
-
-def is_loopback(host: str) -> bool:
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" \
-        or (host.startswith("127.") and host.replace(".", "").isdigit())
 
 
 def proxy_for(url: str, env: Mapping[str, str]) -> str:
@@ -69,51 +62,6 @@ def _exempt(item: str, host: str, port: int) -> bool:
     if item.startswith("."):
         return host.endswith(item)
     return host == item or host.endswith("." + item)
-
-
-def certificate_dirs(host: str, env: Mapping[str, str], home: str) -> list[str]:
-    config = env.get("XDG_CONFIG_HOME") or f"{home}/.config"
-    bases = [f"{home}/.docker", f"{config}/docker", f"{config}/containers", "/etc/docker",
-             "/etc/containers"]
-    if env.get("DOCKER_CONFIG"):
-        bases.insert(0, env["DOCKER_CONFIG"])
-    return [f"{base}/certs.d/{host}" for base in bases]
-
-
-def tls_context(host: str, env: Mapping[str, str], home: str, *, verify: bool,
-                trust: Trust | None = None) -> ssl.SSLContext:
-    """The system's trust, and what is in certs.d for this host: *.crt authorities, *.cert with
-    *.key for ourselves. `trust`: what config.toml says of the host."""
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    for directory in certificate_dirs(host, env, home):
-        try:
-            names = sorted(os.listdir(directory))
-        except OSError:
-            continue
-        for name in names:
-            path = f"{directory}/{name}"
-            try:
-                if name.endswith(".crt"):
-                    context.load_verify_locations(path)
-                elif name.endswith(".cert"):
-                    context.load_cert_chain(path, path[:-5] + ".key")
-            except OSError as e:
-                raise RegistryError(f"cannot use the certificate {path}: {reason(e)}") from None
-    if trust is not None:
-        path = trust.ca
-        try:
-            if trust.ca:
-                context.load_verify_locations(trust.ca)
-            if trust.cert:
-                path = trust.cert
-                context.load_cert_chain(trust.cert, trust.key)
-        except OSError as e:
-            raise RegistryError(f"cannot use the certificate {path}: {reason(e)}",
-                                hint="config.toml names it") from None
-    return context
 
 
 # ---- what went wrong ---------------------------------------------------------------------------

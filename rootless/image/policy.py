@@ -68,6 +68,10 @@ class Policy:
             raise ImageError(f"{familiar(reference.full)} is refused: the policy rejects it",
                              hint=f"{self._table.file} says so")
 
+    def demands(self, reference: Reference) -> bool:
+        """Must it have been signed?"""
+        return self._word(reference) == "signed-by"
+
     def check(self, registry: Registry, reference: Reference, digests: list[str]) -> None:
         """Before it gets a name. Raises ImageError when it has not been signed as it should."""
         rule = self._of(reference)

@@ -17,7 +17,6 @@ whole blobs, which the next finds, and no session of an upload.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 
@@ -27,7 +26,7 @@ from rootless.files import write_atomic
 from rootless.image import compress, gc, manifest, registries, store, upload
 from rootless.image.archive import LAYER_TYPES
 from rootless.image.progress import PUSH, for_stream
-from rootless.image.reference import Reference, familiar, parse
+from rootless.image.reference import Reference, familiar, parse, sha256
 from rootless.image.upload import Blob
 from rootless.image.workers import spread
 from rootless.record import record
@@ -193,7 +192,7 @@ class _Push:
         data, kind = self._manifest(layers)
         self._keep(layers)
         upload.put_blob(self.registry, config, self.what)
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        digest = sha256(data)
         upload.put_manifest(self.registry, data, kind, digest, self.what,
                             tag=self.reference.tag)
         self._note(digest)

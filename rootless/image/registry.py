@@ -34,19 +34,19 @@ from urllib3.exceptions import (
 
 from rootless.errors import AuthError, ImageError, NotFound, RegistryError, RootlessError
 from rootless.image import auth
+from rootless.image.ask import USER_AGENT
 from rootless.image.network import (
     challenges,
     drain,
     duration,
     error_text,
-    is_loopback,
     may_pass,
     proxy_for,
     reason,
     retry_after,
-    tls_context,
 )
 from rootless.image.reference import DEFAULT_DOMAIN, Reference
+from rootless.image.tls import is_loopback, tls_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ MOST_WAITS = 4
 MOST_REDIRECTS = 5
 DONE = frozenset((200, 201, 202, 204, 206))
 PASSING = frozenset((408, 500, 502, 503, 504))
-USER_AGENT = "rootless/0.1"
 # A registry may copy and hash a whole large blob before it answers a PUT.
 PUT_SECONDS = 300.0
 FORGET_SECONDS = 3.0

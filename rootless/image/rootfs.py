@@ -94,7 +94,8 @@ class Download:
         import urllib3
         from urllib3.exceptions import HTTPError
 
-        from rootless.image.network import proxy_for, reason, tls_context
+        from rootless.image.network import proxy_for, reason
+        from rootless.image.tls import tls_context
 
         self._url = url
         host = urllib3.util.parse_url(url).host or ""

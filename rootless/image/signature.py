@@ -21,8 +21,7 @@ from rootless import jsontext
 from rootless.errors import HostError, ImageError, NotFound, UsageError, os_reason
 from rootless.files import read_bytes
 from rootless.image import manifest as manifests
-from rootless.image.pull import sha256
-from rootless.image.reference import Reference, familiar, parse
+from rootless.image.reference import Reference, familiar, parse, sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from rootless.image import archive, policy, registries, store
 from rootless.image import manifest as manifests
 from rootless.image.decompress import inflate
 from rootless.image.manifest import Descriptor
-from rootless.image.pull import sha256
-from rootless.image.reference import familiar, parse
+from rootless.image.reference import familiar, parse, sha256
 from rootless.image.transfer import WrongFromDisk, download
 
 TYPE_CHECKING = False

@@ -78,6 +78,62 @@ def test_second_pull_asks_once_and_downloads_nothing(fresh: Cli, proxy: Proxy) -
     assert [(s.method, s.path) for s in proxy.seen] == [("HEAD", "/v2/tiny/manifests/list")]
 
 
+def quick(seen: list[Any]) -> list[bool]:
+    """Of the requests, which were not those of the whole client."""
+    return [s.headers.get("connection") == "close" for s in seen]
+
+
+def test_second_pull_says_the_same_whoever_asked(fresh: Cli, proxy: Proxy) -> None:
+    name = f"{proxy.address}/tiny:list"
+    fresh.ok("pull", name)
+    proxy.seen.clear()
+    alone = fresh.ok("pull", name).text
+    assert alone.splitlines()[-2:] == [f"Status: Image is up to date for {name}", name]
+    assert quick(proxy.seen) == [True]
+    for trouble in ({"status": 503, "times": 2}, {"status": 302, "times": 2, "headers": {
+            "Location": f"http://{proxy.upstream}/v2/tiny/manifests/list"}}):
+        rule = proxy.rule("/manifests/", **trouble)     # both ask in vain once
+        proxy.seen.clear()
+        assert fresh.ok("pull", name).text == alone
+        assert quick(proxy.seen)[:2] == [True, False]
+        assert rule.hits == 2
+    proxy.seen.clear()
+    through = fresh.ok("pull", name, env={"HTTPS_PROXY": "http://localhost:1"}).text
+    assert (through, quick(proxy.seen)) == (alone, [False])
+
+
+def test_second_pull_of_a_protected_image_proves_who_we_are(fresh: Cli, asking: Proxy) -> None:
+    name = f"{asking.address}/tiny"
+    save(fresh.home / ".docker/config.json",
+         {"auths": {asking.address: entry("ann", "open sesame")}})
+    fresh.ok("pull", name)
+    asking.seen.clear()
+    assert "Image is up to date" in fresh.ok("pull", name).text
+    assert all("authorization" not in s.headers for s in asking.seen if quick([s]) == [True])
+    assert asking.requests("/manifests/", "HEAD")[-1].headers["authorization"] == "Bearer sesame"
+
+
+def test_second_pull_over_tls_trusts_nobody_new(fresh: Cli, tls_server: Registry) -> None:
+    name = f"{tls_server.address}/tiny"
+    fresh.ok("pull", "--tls-verify=false", name)
+    assert "Image is up to date" in fresh.ok("pull", "--tls-verify=false", name).text
+    fresh.fails(1, "pull", name, says="certificate is not trusted")
+    folder = fresh.home / ".config/containers/certs.d" / tls_server.address
+    folder.mkdir(parents=True)
+    assert tls_server.ca is not None
+    (folder / "ca.crt").write_bytes(tls_server.ca.read_bytes())
+    assert "Image is up to date" in fresh.ok("pull", name).text
+    assert "Image is up to date" in fresh.ok("pull", "--tls-verify=true", name).text
+
+
+def test_second_pull_when_the_registry_is_gone_says_so(fresh: Cli, server: Registry) -> None:
+    proxy = Proxy(server.address)
+    name = f"{proxy.address}/tiny"
+    fresh.ok("pull", name)
+    proxy.close()
+    fresh.fails(1, "pull", name, says="connection refused")
+
+
 def test_changed_tag_is_downloaded_and_the_old_image_keeps_its_digest(
         fresh: Cli, server: Registry) -> None:
     def push(word: str) -> str:

@@ -185,6 +185,7 @@ def push(options: Options) -> int:
                                    tls_verify=verify, say=say)
             try:
                 digest = lists.push(paths, made, there, form=options.value("format") or "",
+                                    every=options.boolean("all") is not False,
                                     tls_verify=verify, say=say)
                 there.commit()
             finally:
@@ -253,8 +254,8 @@ COMMANDS = {
     "manifest exists": Command("manifest exists", "LIST", "End with 0 if there is such a list, "
                                "else with 1.", exists, least=1, most=1),
     "manifest push": Command(
-        "manifest push", "LIST [TARGET]", "Upload a list and its images.", push, (
-            Option("all", FLAG, "The images, too (always so)", "a"),
+        "manifest push", "LIST [TARGET]", "Upload a list, with its images or alone.", push, (
+            Option("all", OPTIONAL, "The images, too (default true)", "a", "BOOL", "true"),
             Option("digestfile", VALUE, "Write the digest into this file", "", "FILE"),
             Option("format", VALUE, "oci or v2s2 (default: as it is)", "f", "FORMAT"),
             Option("purge", FLAG, "Forget the list afterwards", "p"),

@@ -297,11 +297,22 @@ class Whole(sources.Source):
         return self._now.file(blob)
 
 
-def push(paths: Paths, made: ManifestList, there: Target, *, form: str, tls_verify: bool | None,
-         say: Callable[[str], None]) -> str:
-    """The digest it has there. The caller commits the target and holds `store.hold`."""
+def push(paths: Paths, made: ManifestList, there: Target, *, form: str, every: bool,
+         tls_verify: bool | None, say: Callable[[str], None]) -> str:
+    """The digest it has there. Without `every` the list alone, whose images must be there. The
+    caller commits the target and holds `store.hold`."""
     if not made.entries:
         raise UsageError(f"cannot push {familiar(made.name)}: it is empty",
                          hint=f"rootless manifest add {familiar(made.name)} IMAGE")
     whole = Whole(paths, made, tls_verify=tls_verify, say=say)
-    return Copy(whole, there, form=form, every=True, say=say).run()
+    copy = Copy(whole, there, form=form, every=True, say=say)
+    if every:
+        return copy.run()
+    found, data = whole.top()
+    if form == "v2s2":
+        raise UsageError(f"cannot push {familiar(made.name)} alone as v2s2: its images would get "
+                         "other digests", hint="leave --all=false away")
+    if not there.lists:
+        raise UsageError(f"cannot push {familiar(made.name)}: that place holds no lists")
+    there.put_manifest(found, data, top=True)
+    return found.digest

@@ -51,6 +51,20 @@ def test_list_of_images_of_the_store_is_pushed_whole(fresh: Cli, server: Registr
     assert fresh.ok("inspect", "-f", "{{.Architecture}}", name).text == OTHER
 
 
+def test_list_is_pushed_alone_where_its_images_are(fresh: Cli, server: Registry,
+                                                   both: tuple[str, str]) -> None:
+    name = f"{server.address}/alone:1"
+    fresh.ok("manifest", "create", name, *both)
+    fresh.fails(1, "manifest", "push", "--all=false", name, says="alone:1")
+    fresh.fails(1, "pull", name, says="no such image")
+    digest = fresh.ok("manifest", "push", "--all", name).text
+    result = fresh.ok("manifest", "push", "--all=false", name, f"{server.address}/alone:2")
+    assert result.text == digest
+    assert "Copying" not in result.error
+    assert raw(fresh, f"{server.address}/alone:2") == raw(fresh, name)
+    fresh.fails(125, "manifest", "push", "--all=false", "-f", "v2s2", name, says="other digests")
+
+
 def test_images_of_a_registry_are_added_without_being_downloaded(fresh: Cli,
                                                                  server: Registry) -> None:
     fresh.ok("manifest", "create", "shop:1")

@@ -26,8 +26,9 @@ import select
 import time
 
 from rootless.clock import now
-from rootless.container import frames
+from rootless.container import frames, statefile
 from rootless.container.frames import frame
+from rootless.container.logfile import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ CHUNK = 1 << 16
 # A slow reader holds its container back once this much is waiting for it.
 BACKLOG = 1 << 20
 DRAIN_SECONDS = 5.0
-# Bytes of `state.json` while it runs.
-ROOM = 1024
 
 
 def fork_early() -> int:
@@ -91,26 +90,6 @@ def _be_monitor(sock: int) -> NoReturn:
     os._exit(0)
 
 
-def start_ticks(pid: int) -> str:
-    """Field 22 of /proc/PID/stat: with the boot id it names a process for ever."""
-    with open(f"/proc/{pid}/stat", "rb") as f:
-        text = f.read()
-    return text[text.rindex(b")") + 2:].split()[19].decode()
-
-
-def quote(text: str) -> str:
-    """A JSON string; the json module would double the monitor's memory."""
-    out = ['"']
-    for c in text:
-        if c in '"\\':
-            out.append("\\" + c)
-        elif c < " " or c == "\x7f":
-            out.append(f"\\u{ord(c):04x}")
-        else:
-            out.append(c)
-    return "".join(out) + '"'
-
-
 class Client:
     """A command that is attached: what it sends, and what still has to reach it."""
 
@@ -133,27 +112,6 @@ class Client:
             except BlockingIOError:
                 return
             del self.waiting[:sent]
-
-
-class Log:
-    """The container's output in the CRI format, any byte kept:
-    `2026-01-02T03:04:05.000000006Z stdout F line` (F: the line is whole, P: more follows)."""
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-    def write(self, stream: bytes, data: bytes) -> None:
-        head = b"%s %s " % (now().encode(), stream)
-        lines = data.split(b"\n")
-        rest = lines.pop()
-        text = b"".join([b"%sF %s\n" % (head, line) for line in lines])
-        if rest:
-            text += b"%sP %s\n" % (head, rest)
-        try:
-            os.write(self._fd, text)
-        except OSError:
-            # A full disk must not stop the container; what was lost shows in the log's times.
-            pass
 
 
 class Monitor:
@@ -453,59 +411,15 @@ class Monitor:
     def _record(self, status: str) -> tuple[str, str, str | None] | None:
         """Write that it is starting or running; (kind, message, hint) when that failed."""
         plan = self.plan
-        path = plan["dir"] + "/state.json"
-        text = (f'{{"status":"{status}","pid":{self.pid},"ticks":"{start_ticks(self.pid)}",'
-                f'"monitor":{os.getpid()},"monitor_ticks":"{start_ticks(os.getpid())}",'
-                f'"boot":{quote(plan["boot"])},"host":{quote(plan["host"])},'
-                f'"socket":{quote(plan["socket"])},"started":"{self.started}"}}')
         try:
-            # Longer than what may have to be written over it.
-            self._write_state(text.ljust(ROOM))
+            statefile.write_alive(plan, status, self.pid, self.started)
             return None
         except OSError as e:
             from rootless.errors import os_reason
             from rootless.files import space_hint
 
-            return ("StorageError", f"cannot write {path}: {os_reason(e)}",
+            return ("StorageError", f"cannot write {plan['dir']}/state.json: {os_reason(e)}",
                     space_hint(e, plan["dir"]))
-
-    def _record_end(self, code: int, error: str) -> None:
-        text = (f'{{"status":"exited","code":{code},"started":"{self.started}",'
-                f'"finished":"{now()}","error":{quote(error)}}}')
-        try:
-            self._write_state(text)
-        except OSError:
-            # The disk is full: in place of the old one there is room. One write within a page
-            # is seen whole or not at all.
-            try:
-                fd = os.open(self.plan["dir"] + "/state.json", os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    size = os.fstat(fd).st_size
-                    if len(text) <= size <= ROOM:
-                        os.pwrite(fd, text.encode("utf-8", "surrogateescape").ljust(size), 0)
-                finally:
-                    os.close(fd)
-            except OSError:
-                pass        # the directory was removed under us
-
-    def _write_state(self, text: str) -> None:
-        """Atomically. Raises OSError."""
-        temporary = f"{self.plan['dir']}/.state.{os.getpid()}"
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                data = text.encode("utf-8", "surrogateescape")
-                if os.write(fd, data) < len(data):
-                    raise OSError(28, os.strerror(28))      # ENOSPC
-            finally:
-                os.close(fd)
-            os.rename(temporary, self.plan["dir"] + "/state.json")
-        except OSError:
-            try:
-                os.unlink(temporary)
-            except OSError:
-                pass
-            raise
 
     def _end(self, code: int, failure: tuple[str, str, str | None] | None) -> None:
         plan = self.plan
@@ -517,7 +431,7 @@ class Monitor:
                 pass
         doomed = self._leave_store() if plan["rm"] else ""
         if not doomed:
-            self._record_end(code, failure[1] if failure else "")
+            statefile.write_end(plan, code, self.started, failure[1] if failure else "")
         if failure is not None:
             last = frame(frames.FAILED, marshal.dumps(failure))
         else:

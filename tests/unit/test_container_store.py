@@ -11,7 +11,7 @@ import pytest
 
 from rootless.clock import now
 from rootless.container import store
-from rootless.container.monitor import quote, start_ticks
+from rootless.container.statefile import quote, start_ticks
 from rootless.errors import Conflict, NotFound
 from rootless.paths import Paths
 from rootless.storage import trash

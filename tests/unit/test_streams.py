@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rootless.container import frames, logs
 from rootless.container.attach import detach_sequence
-from rootless.container.monitor import Log
+from rootless.container.logfile import Log
 from rootless.errors import UsageError
 
 

@@ -21,7 +21,7 @@ import stat
 from rootless.errors import ImageError, NotFound, StorageError, UsageError, os_reason
 from rootless.image import manifest as manifests
 from rootless.image import store
-from rootless.image.decompress import form_of, inflate
+from rootless.image.decompress import bounded, form_of
 from rootless.image.manifest import OCI, OCI_CONFIG, OCI_MANIFEST
 from rootless.image.reference import HEX, parse
 from rootless.image.tar import FILE, LINK, SYMLINK, Reader, show
@@ -43,6 +43,8 @@ _LARGEST_TEXT = manifests.LARGEST
 _MOST_TEXT = 64 << 20
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 16
+# Archives that become no larger than this are not asked how.
+_FLOOR = 1 << 30
 _READ = 1 << 20
 # Smaller members are unpacked before a process for it would have started.
 _WORTHWHILE = 1 << 20
@@ -239,11 +241,8 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
          progress: Callable[[str], None] | None = None) -> list[tuple[str, Image]]:
     """(name or "", image) of all that was loaded from the directory `path` or from the
     descriptor. The caller holds `store.hold`. Raises ImageError, StorageError, NotFound."""
-    parts: Parts
-    if path is not None:
-        parts = _Directory(paths, path)
-    else:
-        parts = Archive(paths, userns, inflate(lambda: os.read(fd, _READ)))
+    parts: Parts = (Archive(paths, userns, contents(fd)) if path is None
+                    else _Directory(paths, path))
     listing = parts.text("manifest.json")
     if listing is not None and not has_manifests(parts):
         found = list(docker_images(paths, parts, listing))
@@ -265,6 +264,13 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
         for name in names or [""]:
             loaded.append((name, store.publish(paths, name, entry)))
     return loaded
+
+
+def contents(fd: int) -> Iterator[bytes]:
+    """The tar that comes out of a descriptor. Raises ImageError for a bomb: an archive has no
+    excuse to grow as a layer may, as what is in it is mostly compressed itself."""
+    st = os.fstat(fd)
+    return bounded(fd, st.st_size if stat.S_ISREG(st.st_mode) else 0, "the archive", _FLOOR)
 
 
 def has_manifests(parts: Parts) -> bool:

@@ -1,11 +1,13 @@
 """Inflate a stream whose first bytes say how it was compressed.
 
 Media types and file names lie, so nobody asks them. Each step gives at most about OUT bytes,
-however well the stream was compressed, and so a bomb fills no memory; how much may come out in
-all is for the caller to decide. A stream that is cut off or damaged is an ImageError.
+however well the stream was compressed, and so a bomb fills no memory; `bounded` sees to it that it
+fills no disk. A stream that is cut off or damaged is an ImageError.
 """
 
 from __future__ import annotations
+
+import os
 
 from rootless.errors import ImageError
 
@@ -19,6 +21,12 @@ OUT = 1 << 20
 # what is fed at once bounds what comes out (here 16 MiB at the very worst, and a copy of it).
 FEED = 512
 
+# What a stream may inflate to: gzip's honest best, of logs and tables of zeros, is near 100 times
+# its size, its worst 1030. Below the floor nobody asks: larger layers than that are real.
+MOST_TIMES = 200
+FLOOR = 16 << 30
+
+_READ = 1 << 18
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _BZIP2 = b"BZh"
@@ -69,6 +77,30 @@ def inflate(source: Callable[[], bytes]) -> Iterator[bytes]:
         return _members(head, source, lambda: _Needy(LZMADecompressor(memlimit=256 << 20),
                                                      LZMAError), _XZ, form)
     return _plain(head, source)
+
+
+def bounded(fd: int, expected: int, what: str, floor: int = FLOOR) -> Iterator[bytes]:
+    """`inflate` of a descriptor, as long as it stays in proportion. `expected`: the size that the
+    stream should have. Raises ImageError."""
+    read = 0
+
+    def source() -> bytes:
+        nonlocal read
+        data = os.read(fd, _READ)
+        read += len(data)
+        return data
+
+    def proportionate(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        total = 0
+        for chunk in chunks:
+            total += len(chunk)
+            most = max(floor, MOST_TIMES * max(expected, read))
+            if total > most:
+                raise ImageError(f"{what} is refused: it unpacks to more than {most >> 20} MiB, "
+                                 "which no honest one of its size does")
+            yield chunk
+
+    return proportionate(inflate(source))
 
 
 def _plain(data: bytes, source: Callable[[], bytes]) -> Iterator[bytes]:

@@ -21,7 +21,6 @@ from rootless.errors import ImageError, NotFound, RegistryError, StorageError, o
 from rootless.files import read_bytes
 from rootless.image import archive, policy, registries, store
 from rootless.image import manifest as manifests
-from rootless.image.decompress import inflate
 from rootless.image.manifest import Descriptor
 from rootless.image.reference import familiar, parse, sha256
 from rootless.image.transfer import WrongFromDisk, download
@@ -203,7 +202,7 @@ def _parts(paths: Paths, path: str) -> archive.Archive:
         raise ImageError(f"cannot read {path}: it is a directory, not an archive",
                          hint=f"oci:{path} or dir:{path}")
     try:
-        return archive.Archive(paths, None, inflate(lambda: os.read(fd, READ)))
+        return archive.Archive(paths, None, archive.contents(fd))
     finally:
         if fd > 0:
             os.close(fd)

@@ -236,6 +236,25 @@ def test_a_bomb_in_a_description_is_refused_unread(form: str, fresh: Cli) -> Non
     nothing_left(fresh)
 
 
+def test_an_archive_of_zeros_without_end_fills_no_disk(fresh: Cli) -> None:
+    """Compressed as a whole, with one member of 4 GiB."""
+    begin = gzip.compress(header("blob", size=b"%011o\0" % (1 << 32)))
+    zeros = gzip.compress(bytes(16 << 20))
+    with fresh.popen("load", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                     stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(begin)
+            while True:
+                process.stdin.write(zeros)
+        except BrokenPipeError:
+            pass
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert b"the archive is refused: it unpacks to more than 1024 MiB" in err, err
+    nothing_left(fresh)
+
+
 def test_a_window_as_large_as_all_memory_is_refused(fresh: Cli) -> None:
     """zstd lets a stream say how much the reader must remember: here 2 GiB."""
     parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=31)

@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from rootless.errors import ImageError
-from rootless.image.decompress import inflate
-from rootless.image.extraction import Source, Stage
+from rootless.image.decompress import bounded
+from rootless.image.extraction import Stage
 
 FLOOR = 4 << 20
 
@@ -27,8 +27,7 @@ def staged(blob: bytes, expected: int = 0) -> tuple[int, str]:
     feeder = threading.Thread(target=feed)
     feeder.start()
     try:
-        source = Source(r, expected, FLOOR)
-        stage = Stage(inflate(source.read), source)
+        stage = Stage(bounded(r, expected, "the layer", FLOOR))
         total = sum(map(len, stage.chunks()))
         return total, stage.digest.hexdigest()
     finally:

@@ -135,6 +135,7 @@ def _warn(text: str) -> None:
 
 
 def logout(options: Options) -> int:
+    from rootless.__main__ import tell
     from rootless.image import auth, credentials
 
     paths = places.of_this_user()
@@ -144,17 +145,24 @@ def logout(options: Options) -> int:
         registries = credentials.every(os.environ, paths.home)
     else:
         registries = [credentials.place(options.args[0] if options.args else DEFAULT_DOMAIN)]
+    worst = 0
     for registry in registries:
         name = credentials.shown(registry)
-        if credentials.erase(registry, os.environ, paths.home):
-            sys.stdout.write(f"Removed login credentials for {name}\n")
-        elif not options.flag("all"):
-            sys.stdout.write(f"Not logged in to {name}\n")
-        left = auth.credentials(registry.domain, registry.path, os.environ, paths.home)
+        try:
+            if credentials.erase(registry, os.environ, paths.home):
+                sys.stdout.write(f"Removed login credentials for {name}\n")
+            elif not options.flag("all"):
+                sys.stdout.write(f"Not logged in to {name}\n")
+            left = auth.credentials(registry.domain, registry.path, os.environ, paths.home)
+        except AuthError as e:
+            # A helper that fails does not keep the passwords that others have.
+            tell(e)
+            worst = 1
+            continue
         if left is not None:
             _warn(f"{left.origin} has credentials for {name}, too, which stay: podman logout "
                   f"{registry.domain} removes them")
-    return 0
+    return worst
 
 
 COMMANDS = {

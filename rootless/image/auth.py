@@ -192,9 +192,22 @@ def ask_helper(helper: str, server: str, env: Mapping[str, str]) -> Credentials 
     return Credentials(user, secret, "", "", program)
 
 
+def listed(helper: str, env: Mapping[str, str]) -> list[str]:
+    """The registries that a helper keeps passwords for. Raises AuthError."""
+    what = "list the registries with a password"
+    answer = run_helper(helper, "list", "", env, what)
+    try:
+        value = json.loads(answer or b"{}")
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise AuthError(f"cannot {what}: docker-credential-{helper} answered nonsense")
+    return list(value)
+
+
 def run_helper(helper: str, action: str, text: str, env: Mapping[str, str],
                what: str) -> bytes | None:
-    """What `docker-credential-HELPER get|store|erase` answers; None for "nothing is stored".
+    """What `docker-credential-HELPER get|store|erase|list` answers; None for "nothing is stored".
 
     `text` goes in by a pipe, as arguments are seen by everybody. What a helper says when it
     fails is not repeated, for it may hold a secret. Raises AuthError.

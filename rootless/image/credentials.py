@@ -107,16 +107,20 @@ def erase(registry: Reference, env: Mapping[str, str], home: str) -> bool:
 
 
 def every(env: Mapping[str, str], home: str) -> list[Reference]:
-    """All registries that the file knows of."""
+    """All registries that the file knows of, or the helper that it names for all. Raises
+    AuthError."""
     settings = auth.read_settings(target(env, home)) or {}
+    known = [key for name in ("auths", "credHelpers") for key in settings.get(name) or ()]
+    general = settings.get("credsStore")
+    if isinstance(general, str) and general:
+        known += auth.listed(general, env)
     found: dict[str, Reference] = {}
-    for name in ("auths", "credHelpers"):
-        for key in settings.get(name) or ():
-            try:
-                one = place(key)
-            except UsageError:
-                continue
-            found.setdefault(shown(one), one)
+    for key in known:
+        try:
+            one = place(key)
+        except UsageError:
+            continue
+        found.setdefault(shown(one), one)
     return list(found.values())
 
 

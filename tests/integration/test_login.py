@@ -226,6 +226,8 @@ elif sys.argv[1] == "get":
         print("credentials not found in native keychain")
         sys.exit(1)
     print(json.dumps(known[text.strip()]))
+elif sys.argv[1] == "list":
+    print(json.dumps({{server: value["Username"] for server, value in known.items()}}))
 else:
     known.pop(text.strip())
 json.dump(known, open(store, "w"))
@@ -252,6 +254,23 @@ def test_helper_keeps_the_password(fresh: Cli, password_server: Registry, helper
     assert read(fresh.home / "safe.json") == {}
     assert read(config(fresh)) == {**settings, "auths": {}}
     assert "Not logged in" in fresh.ok("logout", address, env=helper).text
+
+
+def test_logout_of_all_empties_the_helper_too(fresh: Cli, password_server: Registry,
+                                              server: Registry, helper: dict[str, str]) -> None:
+    """Docker has put there what our file does not name."""
+    write(config(fresh), credsStore="safe", credHelpers={"r.example": "bad"},
+          auths={"plain.example": {"auth": base64.b64encode(b"a:b").decode()}})
+    log_in(fresh, password_server.address, env=helper)
+    kept = read(fresh.home / "safe.json")
+    kept[server.address] = {"ServerURL": server.address, "Username": "a", "Secret": "b"}
+    (fresh.home / "safe.json").write_text(json.dumps(kept))
+    result = fresh.fails(1, "logout", "--all", env=helper, says="docker-credential-bad failed")
+    assert sorted(result.text.splitlines()) == [
+        f"Removed login credentials for {name}"
+        for name in sorted((password_server.address, server.address, "plain.example"))]
+    assert read(fresh.home / "safe.json") == {}
+    assert read(config(fresh))["auths"] == {}
 
 
 @pytest.mark.parametrize("name, says", [("bad", "docker-credential-bad failed"),

@@ -147,22 +147,25 @@ def _unlink(path: str) -> None:
 
 
 def _mark(paths: Paths, digest: str, blobs: set[str], layers: set[str]) -> None:
-    """A manifest, or a list of them, and all it names. What cannot be read names nothing."""
-    if digest in blobs:
-        return
-    blobs.add(digest)
-    try:
-        value = document(store.read_blob(paths, digest), digest)
-        for inner in _digests(value.get("manifests")):
-            _mark(paths, inner, blobs, layers)
-        blobs.update(_digests(value.get("layers")))
-        for config in _digests([value.get("config")]):
-            blobs.add(config)
-            rootfs = document(store.read_blob(paths, config), config).get("rootfs")
-            if isinstance(rootfs, dict) and isinstance(rootfs.get("diff_ids"), list):
-                layers.update(d for d in rootfs["diff_ids"] if isinstance(d, str))
-    except (StorageError, ImageError):
-        return
+    """A manifest, or a list of them however deep, and all it names. What cannot be read names
+    nothing."""
+    todo = [digest]
+    while todo:
+        digest = todo.pop()
+        if digest in blobs:
+            continue
+        blobs.add(digest)
+        try:
+            value = document(store.read_blob(paths, digest), digest)
+            todo += _digests(value.get("manifests"))
+            blobs.update(_digests(value.get("layers")))
+            for config in _digests([value.get("config")]):
+                blobs.add(config)
+                rootfs = document(store.read_blob(paths, config), config).get("rootfs")
+                if isinstance(rootfs, dict) and isinstance(rootfs.get("diff_ids"), list):
+                    layers.update(d for d in rootfs["diff_ids"] if isinstance(d, str))
+        except (StorageError, ImageError):
+            continue
 
 
 def _digests(values: Any) -> list[str]:

@@ -106,3 +106,30 @@ def test_flatten_needs_a_file_and_an_image(box: Box) -> None:
     box.cli.fails(125, "image", "flatten", box.image, says="no file is named")
     box.cli.fails(1, "image", "flatten", "no:1", "-o", "x", says="no such image")
     box.cli.fails(125, "image", "flatten", box.image, "-o", "/dev/null", says="no regular file")
+
+
+def without(cli: Cli, *args: str, programs: tuple[str, ...]) -> tuple[int, str]:
+    """Where the programs are not installed: (exit code, what is said)."""
+    hide = "".join(f"mount --bind /dev/null /usr/bin/{p} && " for p in programs) + 'exec "$@"'
+    with cli.popen(*args, before=("unshare", "--user", "--map-current-user", "--keep-caps",
+                                  "--mount", "sh", "-c", hide, "sh"),
+                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        _, said = process.communicate(timeout=60)
+    return process.returncode, said.decode()
+
+
+def test_programs_that_are_missing_are_named_with_their_package(fresh: Cli) -> None:
+    fresh.ok("load", stdin=docker_archive(Image([Layer(Tar().file("f").bytes())]), "a:1"))
+    file = fresh.home / "a.sqfs"
+    rc, said = without(fresh, "image", "flatten", "a:1", "-o", str(file), programs=("mksquashfs",))
+    assert rc == 1
+    assert said.splitlines()[-2:] == [
+        "rootless: cannot make a squashfs file: mksquashfs is not installed",
+        "  hint: ask the administrator to run: apt-get install squashfs-tools"]
+    assert not file.exists()
+    fresh.ok("image", "flatten", "a:1", "-o", str(file))
+    rc, said = without(fresh, "run", str(file), "/f", programs=("squashfuse", "squashfuse_ll"))
+    assert rc == 125
+    assert said.splitlines()[-2:] == [
+        f"rootless: cannot run {file}: squashfuse is not installed",
+        "  hint: ask the administrator to run: apt-get install squashfuse"]

@@ -173,6 +173,23 @@ def test_the_sweep_takes_what_nothing_names(paths: Paths) -> None:
     assert {f"sha256:{n}" for n in os.listdir(paths.layers)} == set(kept.layers)
 
 
+def test_lists_within_lists_keep_what_they_name_however_deep(paths: Paths) -> None:
+    """As another tool may put them into the layout: no recursion that a hostile one could end."""
+    image = add(paths, "", "a")
+    inner = image.digest
+    for _ in range(2000):
+        entry = {"mediaType": manifest.OCI_INDEX, "digest": inner, "size": 1}
+        inner = store.put_blob(paths, json.dumps({"manifests": [entry, entry]}).encode())
+    store.write_index(paths, [{**entry, "digest": inner}])
+    before = sorted(os.listdir(paths.blobs))
+    assert len(before) > 2000
+    assert gc.sweep(paths) == []
+    assert sorted(os.listdir(paths.blobs)) == before
+    store.write_index(paths, [])
+    assert gc.sweep(paths) == list(image.layers)
+    assert os.listdir(paths.blobs) == []
+
+
 def test_a_container_keeps_its_layers_and_their_blobs(paths: Paths) -> None:
     image = add(paths, "app", "a", layers=(b"one", b"two"))
     record = Path(paths.containers) / ("c" * 64) / "container.json"

@@ -202,6 +202,12 @@ def test_an_opaque_directory_is_marked(root: Path) -> None:
     assert attribute(root / "d", OPAQUE) == b"y" and os.listdir(root / "d") == ["f"]
 
 
+@pytest.mark.parametrize("mark", [".wh..wh..opq", "./.wh..wh..opq", "/.wh..wh..opq"])
+def test_a_root_can_be_opaque(root: Path, mark: str) -> None:
+    unpack(Tar().file("before").file(mark).file("after"))
+    assert attribute(root, OPAQUE) == b"y" and sorted(os.listdir(root)) == ["after", "before"]
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["whiteout-first", "entry-first"])
 def test_a_real_entry_stays_beside_its_whiteout(root: Path, first: bool) -> None:
     tar = Tar()

@@ -92,7 +92,8 @@ def _main(argv: list[str]) -> int:
         # What no layer below could explain better is still told in one line.
         if isinstance(e, BrokenPipeError):
             raise
-        thing = f": {os.fsdecode(e.filename)}" if e.filename is not None else ""
+        # The name is a number where a descriptor could not be used.
+        thing = f": {os.fsdecode(e.filename)}" if isinstance(e.filename, (str, bytes)) else ""
         tell(RootlessError(f"{e.strerror or e}{thing}"))
         return error_exit
 

@@ -15,13 +15,24 @@ from socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM
 
 from slirp.loop import EVERY
 from slirp.reach import family
-from slirp.tcp import CLOSED, CONNECTING, MASK, OPEN, SYN_RECEIVED, SYN_SENT, Connection
+from slirp.tcp import (
+    CLOSED,
+    CONNECTING,
+    MASK,
+    OPEN,
+    RECEIVE,
+    SCALE,
+    SYN_RECEIVED,
+    SYN_SENT,
+    Connection,
+)
 from slirp.wire import ACK, FIN, RST, SYN, TCP, ip, tcp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from slirp.sending import Sending
     from slirp.stack import Stack
 
 # Not open yet, at one time.
@@ -66,7 +77,7 @@ class Connections:
         self._waiting: dict[bytes, tuple[int, int, float]] = {}
         self._buffers: list[bytearray] = []
         self._lent = 0
-        self._hungry: list[Connection] = []
+        self._hungry: list[Sending] = []
         self.loop.at(self.loop.now + _SWEEP, self._sweep)
 
     # ---- segments in ----------------------------------------------------------------------------
@@ -217,7 +228,7 @@ class Connections:
         self._waiting.pop(key, None)
         connection = Connection(self, key, one, service, client, SYN_SENT)
         connection.sack = True
-        connection.rcv_shift, connection.window = 7, 1 << 20
+        connection.rcv_shift, connection.window = SCALE, RECEIVE
         self.table[key] = self._opening[key] = connection
         self.loop.add(one.fileno(), connection.event, EVERY)
         connection.handshake()
@@ -238,7 +249,7 @@ class Connections:
 
     # ---- ends -----------------------------------------------------------------------------------
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: Sending) -> None:
         """Both directions were closed and acknowledged."""
         if connection.fin_first:
             while len(self._waiting) >= _WAITING:
@@ -247,7 +258,7 @@ class Connections:
                                              self.loop.now + _TIME_WAIT)
         self._remove(connection)
 
-    def broken(self, connection: Connection) -> None:
+    def broken(self, connection: Sending) -> None:
         """Reset the outside, and forget the connection."""
         try:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -255,7 +266,7 @@ class Connections:
             pass
         self._remove(connection)
 
-    def _remove(self, connection: Connection) -> None:
+    def _remove(self, connection: Sending) -> None:
         self.table.pop(connection.key, None)
         self._opening.pop(connection.key, None)
         connection.dead()
@@ -284,7 +295,7 @@ class Connections:
     def room_for(self, size: int) -> bool:
         return self.held + size <= _HELD
 
-    def take(self, connection: Connection) -> bytearray | None:
+    def take(self, connection: Sending) -> bytearray | None:
         """A buffer for data in flight. None: the connection is called when there is one."""
         if self._lent >= _BUFFERS:
             if not connection.waits:

@@ -1,9 +1,10 @@
 """Is the store what it says? And how it becomes so again (`system check`).
 
 Looked at: every blob against its digest; every name, down to its configuration; every layer that
-an image or a container needs, that it is there and unpacked under this user's map of ids; what
-lies about and belongs to nobody. Without `quick` each layer is also compared with the tar it came
-from, entry by entry: type, mode, owner, size, target, attributes and content.
+an image or a container needs, that it is there and unpacked under this user's map of ids; every
+manifest list in the making; what lies about and belongs to nobody. Without `quick` each layer is
+also compared with the tar it came from, entry by entry: type, mode, owner, size, target, attributes
+and content.
 
 A layer is not compared with itself: it is unpacked once more, beside the old one, in the way every
 layer is made, and both trees are walked together. So there is one place that knows how an entry
@@ -75,6 +76,7 @@ class Checker:
             except StorageError as e:
                 # Without the list nobody knows what is needed.
                 return [*found, Fault("the list of images", e.message, None)]
+            found += self._lists()
             found += self._containers()
             for diff_id, digest in self._needed.items():
                 found += self._layer(diff_id, digest)
@@ -135,6 +137,21 @@ class Checker:
         store.drop(self._paths, [image])
         name = familiar(image.name)
         return f"name removed; rootless pull {name}" if name else "removed"
+
+    def _lists(self) -> list[Fault]:
+        from rootless.image import manifest_list
+
+        return [Fault(f"manifest list {os.path.basename(path)}", why,
+                      partial(self._drop_list, path))
+                for path in manifest_list.files(self._paths)
+                if (why := manifest_list.damage(path))]
+
+    def _drop_list(self, path: str) -> str:
+        from rootless.image import manifest_list
+
+        with manifest_list.lock(self._paths):
+            os.unlink(path)
+        return "removed; rootless manifest create makes it again"
 
     # ---- layers --------------------------------------------------------------------------------
 

@@ -98,7 +98,11 @@ def _directory(paths: Paths) -> str:
 
 
 def _path(paths: Paths, full: str) -> str:
-    return f"{_directory(paths)}/{hashlib.sha256(full.encode()).hexdigest()}.json"
+    return f"{_directory(paths)}/{_file(full)}"
+
+
+def _file(full: str) -> str:
+    return hashlib.sha256(full.encode()).hexdigest() + ".json"
 
 
 def lock(paths: Paths) -> Lock:
@@ -131,18 +135,33 @@ def get(paths: Paths, name: str) -> ManifestList:
 
 
 def every(paths: Paths) -> list[ManifestList]:
+    """Raises StorageError when one is damaged."""
+    found = []
+    for path in files(paths):
+        try:
+            found.append(_load(path))
+        except FileNotFoundError:
+            continue
+    return sorted(found, key=lambda one: one.name)
+
+
+def files(paths: Paths) -> list[str]:
     try:
         names = os.listdir(_directory(paths))
     except FileNotFoundError:
         return []
-    found = []
-    for name in names:
-        try:
-            if name.endswith(".json") and name[0] != ".":
-                found.append(_load(f"{_directory(paths)}/{name}"))
-        except FileNotFoundError:
-            continue
-    return sorted(found, key=lambda one: one.name)
+    return [f"{_directory(paths)}/{n}" for n in names if n.endswith(".json") and n[0] != "."]
+
+
+def damage(path: str) -> str:
+    """What is wrong with the file of a list, "" for nothing."""
+    try:
+        made = _load(path)
+    except FileNotFoundError:
+        return ""
+    except StorageError:
+        return "is damaged, or cannot be read"
+    return "" if path.endswith(f"/{_file(made.name)}") else "has another's name"
 
 
 def _load(path: str) -> ManifestList:

@@ -190,6 +190,24 @@ def test_a_damaged_list_of_images_is_told_and_nothing_is_removed(filled: Cli) ->
                       os.listdir(filled.store / "images/blobs/sha256"))
 
 
+def test_a_damaged_manifest_list_is_found_and_goes_alone(filled: Cli) -> None:
+    for name in ("one:1", "two:1"):
+        filled.ok("manifest", "create", name, "a:1")
+    whole(filled)
+    bad, good = sorted((filled.store / "images/lists").iterdir())
+    text = bad.read_text()
+    for damaged in (text[:-20], "{}", good.read_text()):
+        bad.write_text(damaged)
+        found = filled.fails(1, "system", "check", "--quick", says="1 fault")
+        assert f"manifest list {bad.name}: " in found.text
+    filled.ok("system", "check", "--repair", "--quick")
+    assert list((filled.store / "images/lists").iterdir()) == [good]
+    assert len(filled.ok("manifest", "ls").text.split()) == 1
+    filled.ok("system", "reset", "--force")
+    assert filled.ok("manifest", "ls").text == ""
+    assert not (filled.store / "images/lists").exists()
+
+
 def test_a_layer_under_a_running_container_is_not_replaced(box: Box) -> None:
     with box.running() as name:
         config = json.loads((next((box.cli.store / "containers").iterdir())

@@ -137,6 +137,24 @@ def test_format_without_a_word_for_it_is_refused(fresh: Cli, server: Registry) -
 
 # ---- what is there, and what is half there -----------------------------------------------------
 
+def test_blobs_larger_than_the_memory_pass(fresh: Cli, server: Registry) -> None:
+    """What the process may ask for in all, its code included, is less than the layer."""
+    most = 256 << 20
+    layer = Layer(Tar().file("f", bytes(most + (32 << 20))).bytes(), "none")
+    images.push(server.address, "large", "1", Image([layer]))
+    places = [f"docker://{server.address}/large:1", f"oci:{fresh.home}/layout:x",
+              f"oci-archive:{fresh.home}/oci.tar:x", f"docker://{server.address}/larger:1",
+              f"docker-archive:{fresh.home}/docker.tar:larger:1", "store:large:1",
+              f"dir:{fresh.home}/dir"]
+    for first, second in zip(places, places[1:]):
+        with fresh.popen("copy", first, second, before=("prlimit", f"--as={most}:{most}"),
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert (fresh.home / "dir" / images.digest_of(layer.blob)[7:]).stat().st_size \
+        == len(layer.blob)
+
+
 def test_image_of_an_archive_is_chosen_by_name(fresh: Cli, server: Registry) -> None:
     names = [f"{server.address}/tiny:{tag}" for tag in ("latest", "zstd")]
     for name in names:

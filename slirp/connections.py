@@ -14,7 +14,6 @@ import struct
 from socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM
 
 from slirp.loop import EVERY
-from slirp.reach import family
 from slirp.tcp import (
     CLOSED,
     CONNECTING,
@@ -333,6 +332,3 @@ def _quoted(peer: tuple[bytes, int], remote: tuple[bytes, int], seq: int) -> byt
     """The beginning of the peer's SYN, for an ICMP error about it."""
     segment = tcp(peer[0], remote[0], peer[1], remote[1], seq, 0, SYN, 0)
     return ip(peer[0], remote[0], TCP, len(segment)) + segment
-
-
-__all__ = ["Connections", "ends", "family", "join"]

@@ -56,11 +56,6 @@ def _open(name: str, kind: int) -> int:
         request = struct.pack("16sH22x", name.encode(), kind | _IFF_NO_PI | _IFF_VNET_HDR)
         fcntl.ioctl(fd, _TUNSETIFF, request)
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", VNET_SIZE))
-        segments = _F_CSUM | _F_TSO4 | _F_TSO6 | _F_TSO_ECN
-        try:
-            fcntl.ioctl(fd, _TUNSETOFFLOAD, segments | _F_USO)
-        except OSError:
-            fcntl.ioctl(fd, _TUNSETOFFLOAD, segments)
     except OSError as error:
         os.close(fd)
         raise OSError(error.errno, os.strerror(error.errno or 0), name) from None
@@ -68,7 +63,11 @@ def _open(name: str, kind: int) -> int:
 
 
 class Device:
-    """`base` is where the IP header begins: 10 in a TUN's packets, 24 in a TAP's."""
+    """`base` is where the IP header begins: 10 in a TUN's packets, 24 in a TAP's. `segments`: can
+    datagrams cross in batches? `lost`: packets that the kernel did not take.
+
+    Raises OSError where the descriptor is no such device.
+    """
 
     def __init__(self, fd: int, *, link: int = 0) -> None:
         self.fd = fd
@@ -76,6 +75,13 @@ class Device:
         self.buffer = bytearray(self.base + LARGEST + 1)
         self._into = (self.buffer,)
         self.lost = 0
+        tcp = _F_CSUM | _F_TSO4 | _F_TSO6 | _F_TSO_ECN
+        try:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, tcp | _F_USO)
+            self.segments = True
+        except OSError:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, tcp)
+            self.segments = False
 
     def read(self) -> int:
         """The next packet into `buffer`; its length, 0 when there is none now, -1 when there will

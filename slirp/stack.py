@@ -7,8 +7,22 @@ import os
 from slirp import wire
 from slirp.connections import Connections
 from slirp.device import VNET_SIZE
+from slirp.dns import Names
+from slirp.fragments import Fragments, cut
+from slirp.icmp import Echoes
 from slirp.reach import Reach
-from slirp.wire import ICMP, ICMPV6, TCP, UDP, VNET, VNET_NEEDS_CSUM, Malformed, Packet
+from slirp.udp import Datagrams
+from slirp.wire import (
+    GSO_UDP_L4,
+    ICMP,
+    ICMPV6,
+    TCP,
+    UDP,
+    VNET,
+    VNET_NEEDS_CSUM,
+    Malformed,
+    Packet,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +51,13 @@ class Stack:
         self.mtu = options.mtu
         self.reach = reach or Reach(options)
         self._ipv6 = options.ipv6
-        self._random = random
         self._view = memoryview(device.buffer)
+        self._fragments = Fragments()
+        self._ident = int.from_bytes(random(4), "big")
         self.tcp = Connections(self, options.flows, random)
+        self.udp = Datagrams(self, options.flows)
+        self.icmp = Echoes(self)
+        self.names = Names(self)
 
     def prefix(self, source: bytes) -> bytes:
         """What stands before an IP header from this address: a virtio header, and a TAP's."""
@@ -79,23 +97,65 @@ class Stack:
                     self.tcp.receive(self._view, key, base + 40, end)
                 return
         try:
-            self._slow(wire.parse(self._view[:length], base, length))
+            _, gso, _, segment, _, _ = VNET.unpack_from(buffer)
+            self._slow(wire.parse(self._view[:length], base, length), gso, segment)
         except Malformed:
             return
 
-    def _slow(self, packet: Packet) -> None:
-        if packet.at != self.device.base or (len(packet.src) == 16 and not self._ipv6):
+    def _slow(self, packet: Packet, gso: int, segment: int) -> None:
+        if len(packet.src) == 16 and not self._ipv6:
             return
-        if not self.device.buffer[0] & _FLAGS_TRUSTED and not wire.whole(packet):
+        if packet.offset or packet.more:
+            whole = self._fragments.add(packet, self.loop.now)
+            if whole is None:
+                return
+            packet, segment = whole, 0
+            if not wire.whole(packet):
+                raise Malformed("checksum of the payload")
+        elif not self.device.buffer[0] & _FLAGS_TRUSTED and not wire.whole(packet):
             raise Malformed("checksum of the payload")
         if packet.proto == TCP:
-            ports = packet.payload[:4]
-            self.tcp.receive(self._view, packet.src + packet.dst + bytes(ports), packet.start,
-                             packet.end)
+            ports = bytes(packet.payload[:4])
+            self.tcp.receive(memoryview(packet.buffer), packet.src + packet.dst + ports,
+                             packet.start, packet.end)
+        elif packet.proto == UDP:
+            if packet.end - packet.start >= 8 and self.reach.is_dns(packet.dst, packet.ports[1]):
+                self.names.receive(packet)
+            else:
+                self.udp.receive(packet, segment if gso & 0x7F == GSO_UDP_L4 else 0)
+        elif packet.proto in (ICMP, ICMPV6):
+            self.icmp.receive(packet)
+
+    # ---- packets out ----------------------------------------------------------------------------
+
+    def largest(self, source: bytes) -> int:
+        """The payload that an IP packet from this address may have."""
+        return self.mtu - (20 if len(source) == 4 else 40)
 
     def send_ip(self, src: bytes, dst: bytes, proto: int, payload: bytes) -> None:
-        """One packet whose checksums are made."""
-        self.device.send(self.prefix(src), wire.ip(src, dst, proto, len(payload)), payload)
+        """A payload whose checksums are made, in fragments where it has to be."""
+        if len(payload) <= self.largest(src):
+            self.device.send(self.prefix(src), wire.ip(src, dst, proto, len(payload)), payload)
+            return
+        self._ident = (self._ident + 1) & 0xFFFFFFFF
+        for packet in cut(src, dst, proto, payload, self.mtu, self._ident):
+            self.device.send(self.prefix(src), packet)
+
+    def send_udp(self, src: bytes, dst: bytes, sport: int, dport: int, data: bytes | memoryview,
+                 segment: int = 0) -> None:
+        """A datagram, its checksum left to the kernel; `segment`: many, each of this size."""
+        length = 8 + len(data)
+        if length > self.largest(src) and not segment:
+            data = bytes(data)
+            self.send_ip(src, dst, UDP, wire.udp(src, dst, sport, dport, data) + data)
+            return
+        prefix, head = self.prefix(src), wire.ip(src, dst, UDP, length)
+        start = len(prefix) - VNET_SIZE + len(head)
+        vnet = VNET.pack(VNET_NEEDS_CSUM, GSO_UDP_L4 if segment else 0, start + 8 if segment else 0,
+                         segment, start, 6)
+        partial = wire.fold(wire.pseudo(src, dst, UDP, length))
+        self.device.send(vnet + prefix[VNET_SIZE:] + head
+                         + wire.UDP_HEADER.pack(sport, dport, length, partial), data)
 
     def unreachable(self, why: str, source: bytes, destination: bytes, quoted: bytes) -> None:
         """Tell `destination` that what it sent, `quoted`, did not arrive; `why` as in _CODES."""
@@ -108,6 +168,3 @@ class Stack:
             message = wire.icmp(gateway, destination, wire.UNREACHABLE6, code6, 0, 0,
                                 quoted[:1192])
             self.send_ip(gateway, destination, ICMPV6, message)
-
-
-__all__ = ["ICMP", "ICMPV6", "UDP", "VNET", "VNET_NEEDS_CSUM", "Stack"]

@@ -184,6 +184,62 @@ def test_a_thousand_connections_at_once_and_none_is_left(net: Net, version: int)
     eventually(lambda: descriptors(net.pid) <= before, "all their descriptors are closed")
 
 
+DATAGRAMS = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], int(sys.argv[2])))
+for size in (0, 1, 1400, 9000, 60000):
+    s.send(bytes(i % 251 for i in range(size)))
+    assert s.recv(65535) == bytes(i % 251 for i in range(size)), size
+s.setsockopt(17, 103, 1000)      # UDP_SEGMENT: the kernel makes ten of this
+s.send(bytes(range(200)) * 50)
+print([len(s.recv(2000)) for _ in range(10)] == [1000] * 10)
+"""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_datagrams_of_all_sizes_and_in_batches(net: Net, version: int) -> None:
+    address, kind, host = LOOPBACK[version]
+    with socket.socket(kind, socket.SOCK_DGRAM) as server:
+        server.bind((address, 0))
+
+        def answer() -> None:
+            for _ in range(15):
+                server.sendto(*server.recvfrom(65535))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert net.python(DATAGRAMS, host, str(server.getsockname()[1])) == "True"
+        thread.join()
+
+
+REFUSED = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.send(b"anybody?")
+try: s.recv(1)
+except ConnectionRefusedError: print("refused")
+"""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_datagram_that_nobody_takes_is_refused(net: Net, version: int) -> None:
+    address, kind, host = LOOPBACK[version]
+    with socket.socket(kind, socket.SOCK_DGRAM) as closed:
+        closed.bind((address, 0))
+        port = str(closed.getsockname()[1])
+    assert net.python(REFUSED, host, port) == "refused"
+
+
+@pytest.mark.parametrize("address", ["10.0.2.1", HOST4, "fd00::1", HOST6])
+def test_we_answer_pings(net: Net, address: str) -> None:
+    done = net.exec("ping", "-c1", "-W5", "-s1000", address)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_process_can_do_nothing_but_serve(net: Net) -> None:
     with open(f"/proc/{net.pid}/status") as file:
         status = dict(line.split(":\t", 1) for line in file)

@@ -34,6 +34,7 @@ class Device:
     """Stands for a TUN: what the stack sends lies in `sent`, in whole packets."""
 
     base = wire.VNET.size
+    segments = True
 
     def __init__(self) -> None:
         self.buffer = bytearray(self.base + 65536)

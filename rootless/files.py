@@ -89,6 +89,24 @@ def read_bytes(path: str, limit: int = 64 << 20) -> bytes:
         os.close(fd)
 
 
+def lock_directory(path: str) -> int:
+    """Descriptor of a directory that we hold alone; -1 when it has gone, also while we waited."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    there = False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        there = os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        pass
+    finally:
+        if not there:
+            os.close(fd)
+    return fd if there else -1
+
+
 class Lock:
     """An advisory lock on a file, held until `release()` or the end of the process.
 

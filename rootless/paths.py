@@ -63,6 +63,8 @@ class Paths:
         self.containers = self.data + "/containers"
         self.names = self.data + "/names"
         self.networks = self.data + "/networks"
+        self.volumes = self.data + "/volumes"
+        self.secrets = self.data + "/secrets"
         self.cache = self.data + "/cache"
         self.tmp = self.data + "/tmp"
         self.trash = self.data + "/trash"
@@ -135,7 +137,7 @@ class Paths:
 # What a store may hold at its top; `venv` and `bin` are the installer's, which by default
 # shares the directory.
 STORE_NAMES = frozenset((MARKER, "images", "layers", "containers", "names", "cache", "tmp",
-                         "trash", "volumes", "networks", "venv", "bin"))
+                         "trash", "volumes", "networks", "secrets", "venv", "bin"))
 
 
 def of_this_user() -> Paths:

@@ -65,7 +65,7 @@ def rm(options: Options) -> int:
     force = options.flag("force")
 
     def act(container: Container) -> None:
-        life.remove(container, force=force)
+        life.remove(container, force=force, volumes=options.flag("volumes"))
 
     code = _each(options, act, missing_ok=force)
     store.sweep(places.of_this_user())
@@ -85,5 +85,6 @@ COMMANDS = {
     "wait": Command("wait", _MANY, "Wait until containers have ended; print their exit codes.",
                     wait, least=1),
     "rm": Command("rm", _MANY, "Remove containers.", rm,
-                  (Option("force", FLAG, "Kill those that run", "f"),), least=1),
+                  (Option("force", FLAG, "Kill those that run", "f"),
+                   Option("volumes", FLAG, "And their volumes that have no name", "v")), least=1),
 }

@@ -7,9 +7,9 @@ import time
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, Command, Option, Options
+from rootless.cli.confirm import FORCE, confirmed
 from rootless.cli.images import utc
 from rootless.cli.ps import seconds_of
-from rootless.errors import Conflict
 from rootless.image.progress import human
 
 
@@ -24,16 +24,10 @@ def prune(options: Options) -> int:
     now = time.time()
     tests = [parse_filter(text, lambda t: seconds_of(utc(t)), now)
              for text in options.list("filter")]
-    if not options.flag("force"):
-        if not sys.stdin.isatty():
-            raise Conflict("cannot ask for confirmation: standard input is not a terminal",
-                           hint="rootless image prune --force")
-        which = ("all images without at least one container associated to them" if everything
-                 else "all dangling images")
-        sys.stdout.write(f"This removes {which}. Go on? [y/N] ")
-        sys.stdout.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return 1
+    which = ("all images without at least one container associated to them" if everything
+             else "all dangling images")
+    if not confirmed(options, f"This removes {which}."):
+        return 1
     used = {str(c.data["image_id"]) for c in containers.every(paths)}
     pruned = remove(paths, candidates(paths, used, everything=everything, tests=tests))
     if pruned.said:
@@ -48,6 +42,6 @@ COMMANDS = {
         Option("all", FLAG, "Also those with a tag", "a"),
         Option("filter", LIST, "Only those that match: until=, label=, label!=", "",
                "KEY=VALUE"),
-        Option("force", FLAG, "Do not ask", "f"),
+        FORCE,
     ), most=0),
 }

@@ -44,7 +44,8 @@ _SHARED = (
     Option("label", LIST, "Label", "l", "NAME=VALUE"),
     Option("label-file", LIST, "Read labels from a file", metavar="FILE"),
     Option("log-driver", VALUE, "k8s-file (default) or none", metavar="DRIVER"),
-    Option("mount", LIST, "Mount: type=bind|tmpfs,source=,target=[,readonly]", metavar="SPEC"),
+    Option("mount", LIST, "Mount: type=volume|bind|tmpfs,source=,target=[,readonly]",
+           metavar="SPEC"),
     Option("name", VALUE, "Name of the container", metavar="NAME"),
     Option("network", VALUE, "none (default) or host", metavar="NETWORK"),
     Option("net", VALUE, "Same as --network", metavar="NETWORK"),
@@ -70,7 +71,9 @@ _SHARED = (
     Option("user", VALUE, "User, by name or number", "u", "USER[:GROUP]"),
     Option("userns", VALUE, "User namespace: host for the one that all containers share",
            metavar="MODE"),
-    Option("volume", LIST, "Mount a directory or file of the host", "v", "SRC:DST[:ro]"),
+    Option("volume", LIST, "Mount a volume, or a directory or file of the host", "v",
+           "[SRC:]DST[:ro]"),
+    Option("volumes-from", LIST, "Mount what another container has", metavar="CONTAINER[:ro]"),
     Option("workdir", VALUE, "Working directory", "w", "DIR"),
 )
 
@@ -94,7 +97,7 @@ def run(options: Options) -> int:
             raise _start_failed(container, failure(said))
     finally:
         if wanted.rm and not sent:
-            store.remove(container)     # there is no monitor that would
+            store.remove(container, volumes=True)   # there is no monitor that would
         os.close(lock)
     if detach:
         sys.stdout.write(container.id + "\n")
@@ -145,7 +148,7 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
         try:
             write_atomic(os.path.abspath(cidfile), container.id.encode(), mode=0o644, new=True)
         except StorageError:
-            store.remove(container)
+            store.remove(container, volumes=True)
             os.close(lock)
             raise
     return container, userns, lock
@@ -215,6 +218,7 @@ def from_options(options: Options) -> Wanted:
         dns_option=tuple(_word(o, "resolver option") for o in options.list("dns-option")),
         network=network,
         mounts=_mounts(options),
+        volumes_from=tuple(options.list("volumes-from")),
         read_only=options.flag("read-only"),
         shm_size=mounts.size(options.value("shm-size") or "64m"),
         devices=tuple(d for text in options.list("device") for d in mounts.devices(text)),

@@ -6,9 +6,10 @@ import os
 import sys
 
 from rootless import paths as places
-from rootless.cli.command import FLAG, Command, Option, Options
+from rootless.cli.command import Command, Options
+from rootless.cli.confirm import FORCE, confirmed
 from rootless.container import life, store
-from rootless.errors import Conflict, NotFound, StorageError
+from rootless.errors import NotFound, StorageError
 from rootless.paths import MARKER, STORE_NAMES
 from rootless.storage import trash
 from rootless.userns import keeper
@@ -20,14 +21,9 @@ def reset(options: Options) -> int:
     if not os.path.isfile(f"{paths.data}/{MARKER}"):
         raise StorageError(f"cannot reset: {paths.data} is not a store of rootless",
                            hint="set ROOTLESS_ROOT to the store you mean")
-    if not options.flag("force"):
-        if not sys.stdin.isatty():
-            raise Conflict("cannot ask for confirmation: standard input is not a terminal",
-                           hint="rootless system reset --force")
-        sys.stdout.write(f"This removes all containers and images in {paths.data}. Go on? [y/N] ")
-        sys.stdout.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return 1
+    if not confirmed(options, f"This removes all containers, images, volumes and secrets in "
+                              f"{paths.data}."):
+        return 1
     for container in store.every(paths):
         try:
             life.remove(container, force=True)
@@ -43,7 +39,7 @@ def reset(options: Options) -> int:
     except OSError:
         pass        # what could not be deleted stays there, for the next reset
     keeper.stop(paths)
-    sys.stdout.write(f"removed all containers and images in {paths.data}\n")
+    sys.stdout.write(f"removed all containers, images and volumes in {paths.data}\n")
     return 0
 
 
@@ -55,8 +51,8 @@ def stop(options: Options) -> int:
 
 
 COMMANDS = {
-    "system reset": Command("system reset", "", "Remove all containers and images of this user.",
-                            reset, (Option("force", FLAG, "Do not ask", "f"),), most=0),
+    "system reset": Command("system reset", "", "Remove all containers, images, volumes and "
+                            "secrets of this user.", reset, (FORCE,), most=0),
     "system stop": Command("system stop", "",
                            "End the process that keeps the user namespace. Containers go on; "
                            "the next command starts it again.", stop, most=0),

@@ -10,6 +10,7 @@ from rootless.container import spec, store
 from rootless.container.store import Container
 from rootless.errors import NotFound, StorageError, UsageError, os_reason
 from rootless.files import space_hint, write_atomic
+from rootless.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,13 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
     name = wanted.name
     claimed = ""
     made = None
+    attached = None
     try:
+        if _wants_volumes(wanted, image_config):
+            from rootless.container import volumes
+
+            attached = volumes.attach(paths, userns, wanted, image_config, now())
+            wanted = replace(wanted, mounts=tuple(attached.mounts))
         config = spec.build(wanted, image_config, directory, cid, host_facts(wanted))
         _prepare(directory, userns, wanted, config)
         if image is not None:
@@ -75,15 +82,24 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
         store.claim_name(paths, name, cid)
         claimed = name
         data = _record(cid, name, wanted, image, image_config, config)
+        if attached is not None and image is not None:
+            volumes.fill(Container(paths, cid, data), userns, attached)
         made = store.publish(paths, cid, data, config)
         return made, lock
     except OSError as e:
         raise StorageError(f"cannot make the container: {os_reason(e)}",
                            hint=space_hint(e, paths.data)) from None
     finally:
+        if attached is not None:
+            attached.release(paths, published=made is not None)
         if made is None:
             _undo(paths, directory, claimed, cid)
             os.close(lock)
+
+
+def _wants_volumes(wanted: Wanted, image_config: dict[str, Any]) -> bool:
+    return bool(image_config.get("Volumes") or wanted.volumes_from
+                or any(m.kind == "volume" for m in wanted.mounts))
 
 
 def _undo(paths: Paths, directory: str, claimed: str, cid: str) -> None:
@@ -178,7 +194,8 @@ def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
         "network": wanted.network,
         "labels": labels,
         "mounts": [{"type": m.kind, "source": m.source, "destination": m.destination,
-                    "options": list(m.options)} for m in wanted.mounts],
+                    "options": list(m.options), "volume": m.volume, "anonymous": m.anonymous}
+                   for m in wanted.mounts],
         "privileged": wanted.privileged,
         "cap_add": list(wanted.cap_add),
         "cap_drop": list(wanted.cap_drop),

@@ -154,8 +154,9 @@ def wait(container: Container) -> int:
     return 0 if code is None else code
 
 
-def remove(container: Container, *, force: bool) -> None:
-    """Raises Conflict for a running container, unless `force`: it is killed first."""
+def remove(container: Container, *, force: bool, volumes: bool = False) -> None:
+    """With `volumes`, or where it was made with --rm, its nameless volumes too. Raises Conflict
+    for a running container, unless `force`: it is killed first."""
     while True:
         state = container.state()
         if state.running:
@@ -180,7 +181,7 @@ def remove(container: Container, *, force: bool) -> None:
         try:
             # It may have been started again before we had the lock.
             if not container.state().running:
-                store.remove(container)
+                store.remove(container, volumes=volumes or container.data["rm"])
                 return
         finally:
             os.close(lock)

@@ -452,6 +452,10 @@ class Monitor:
             places = paths.of_this_user()
             trash.empty(places)
             store.sweep(places)
+            if plan["volumes"]:
+                from rootless.container import volumes
+
+                volumes.discard(places, plan["volumes"])
 
     def _leave_store(self) -> str:
         """--rm: one rename takes the container out of the store; its files go afterwards."""

@@ -16,35 +16,41 @@ _FALSE = frozenset(("false", "0"))
 
 
 def volume(text: str) -> Mount:
-    """`SRC:DST[:OPTIONS]`. A source that is missing is made, as docker does."""
+    """`[SRC:]DST[:OPTIONS]`. SRC is a path, which is made where it is missing, as docker does, or
+    the name of a volume; without it the volume gets no name."""
     parts = text.split(":")
+    if len(parts) == 1 and text.startswith("/"):
+        return Mount("volume", "", _absolute(text))
     if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
-        if len(parts) == 1 and text.startswith("/"):
-            raise UsageError(f"invalid volume: {text}: anonymous volumes are not supported",
-                             hint=f"name a directory of yours: --volume /some/where:{text}")
-        raise UsageError(f"invalid volume: {text}", hint="--volume /host/path:/path[:ro]")
+        raise UsageError(f"invalid volume: {text}",
+                         hint="--volume /host/path:/path[:ro], or NAME:/path")
     source, destination = parts[0], parts[1]
     options = parts[2].split(",") if len(parts) == 3 else []
+    if {"ro", "rw"} <= set(options):
+        raise UsageError(f"invalid volume: {text}: both ro and rw")
     if source.startswith((".", "~")) and "/" not in source.strip("./~"):
         source = os.path.expanduser(source)
     if source.startswith("."):
         source = os.path.abspath(source)
     if not source.startswith("/"):
-        raise UsageError(f"invalid volume: {text}: named volumes are not supported",
-                         hint=f"give a path: --volume ./{source}:{destination}")
+        from rootless.storage.volumes import valid_name
+
+        if not valid_name(source):
+            raise UsageError(f"invalid volume name: {source}",
+                             hint=f"for a directory give a path: --volume ./{source}:{destination}")
+        return Mount("volume", source, _absolute(destination),
+                     tuple(_checked(options, text, named=True)))
     if not os.path.lexists(source):
         try:
             os.makedirs(source)
         except OSError as e:
             raise UsageError(f"cannot make the volume's directory: {source}: "
                              f"{e.strerror}") from None
-    if {"ro", "rw"} <= set(options):
-        raise UsageError(f"invalid volume: {text}: both ro and rw")
     return Mount("bind", os.path.normpath(source), _absolute(destination),
-                 ("rbind", *_checked(options, text)))
+                 ("rbind", *_checked(options, text, named=False)))
 
 
-def _checked(options: list[str], text: str) -> list[str]:
+def _checked(options: list[str], text: str, *, named: bool) -> list[str]:
     kept = []
     for o in options:
         if o in ("z", "Z"):
@@ -58,7 +64,9 @@ def _checked(options: list[str], text: str) -> list[str]:
             kept.append(o)
         elif o in ("shared", "rshared"):
             raise _shared(text)
-        elif o in ("nocopy", "U"):
+        elif o == "nocopy" and named:
+            kept.append(o)
+        elif o == "nocopy":
             raise UsageError(f"invalid volume option: {o}: it is for named volumes")
         elif o:
             raise UsageError(f"invalid volume option: {o}", hint="ro, rw, nosuid, nodev, noexec, "
@@ -82,7 +90,7 @@ def _absolute(path: str) -> str:
 
 
 def mount(text: str) -> Mount:
-    """`type=bind|tmpfs,source=…,target=…[,readonly][,tmpfs-size=…]`."""
+    """`type=volume|bind|tmpfs,source=…,target=…[,readonly][,tmpfs-size=…][,volume-nocopy]`."""
     values: dict[str, str] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
@@ -121,10 +129,18 @@ def mount(text: str) -> Mount:
         if "tmpfs-mode" in values:
             options.append(f"mode={values.pop('tmpfs-mode')}")
     elif kind == "volume":
-        raise UsageError(f"invalid mount: {text}: named volumes are not supported",
-                         hint="--mount type=bind,source=/host/path,target=/path")
+        from rootless.storage.volumes import valid_name
+
+        if source and not valid_name(source):
+            raise UsageError(f"invalid mount: {text}: {source} is no name of a volume",
+                             hint="--mount type=bind,source=/host/path,target=/path")
+        if _yes(values, "volume-nocopy", text):
+            options.append("nocopy")
+        if values.pop("volume-driver", "local") not in ("local", ""):
+            raise UsageError(f"invalid mount: {text}: there is one driver of volumes: local")
     else:
-        raise UsageError(f"invalid mount: {text}: unknown type {kind}", hint="bind or tmpfs")
+        raise UsageError(f"invalid mount: {text}: unknown type {kind}",
+                         hint="volume, bind or tmpfs")
     if values:
         raise UsageError(f"invalid mount: {text}: unknown field {next(iter(values))}")
     return Mount(kind, source, _absolute(destination), tuple(options))

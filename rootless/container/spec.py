@@ -136,7 +136,8 @@ def _mounts(wanted: Wanted, directory: str, host: dict[str, Any],
     basic += [_mount(at, "bind", source, "rbind") for source, at, _ in wanted.devices]
     for name in ("hosts", "hostname", "resolv.conf"):
         basic.append(_mount(f"/etc/{name}", "bind", f"{directory}/{name}", "bind"))
-    own = [_mount(m.destination, m.kind, m.source, *m.options) for m in wanted.mounts]
+    own = [_mount(m.destination, "bind" if m.kind == "volume" else m.kind, m.source, *m.options)
+           for m in wanted.mounts]
     taken = {m["destination"] for m in own}
     if len(taken) < len(own):
         twice = next(d for d in taken if sum(m["destination"] == d for m in own) > 1)

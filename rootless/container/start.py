@@ -33,8 +33,8 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
         raise StartError(f"container {container.id[:12]} is damaged: its record cannot be read",
                          hint=f"rootless rm -f {container.id[:12]}")
     config = container.config()
-    flat = _flat(container)
-    made = plan.build(config, _root_mounts(container, userns), container.dir + "/rootfs",
+    flat = flat_file(container)
+    made = plan.build(config, root_mounts(container, userns), container.dir + "/rootfs",
                       container.paths.data, userns, volatile=data["rm"],
                       seccomp=seccomp_program(container, config, userns), size=size,
                       flat=flat)
@@ -51,6 +51,7 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
         "stdin": data["stdin"],
         "stdin_once": stdin_once,
         "rm": data["rm"],
+        "volumes": [m["volume"] for m in data["mounts"] if m.get("anonymous")],
         "boot": store.boot_id(),
         "host": os.uname().nodename,
         "start": made,
@@ -58,7 +59,7 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
     frames.send_with_fds(monitor, frames.frame(frames.PLAN, message), [userns.fd, lock])
 
 
-def _root_mounts(container: Container, userns: Userns) -> list[RootMount]:
+def root_mounts(container: Container, userns: Userns) -> list[RootMount]:
     data, where = container.data, container.dir
     if data["host_root"]:
         from rootless.storage import hostroot
@@ -76,7 +77,7 @@ def _root_mounts(container: Container, userns: Userns) -> list[RootMount]:
     return [("", lower, where + "/upper", where + "/work", False)]
 
 
-def _flat(container: Container) -> tuple[str, str, str] | None:
+def flat_file(container: Container) -> tuple[str, str, str] | None:
     """Raises HostError when there is no squashfuse, StartError when the file is gone."""
     file = container.data.get("flat")
     if not file:

@@ -15,7 +15,7 @@ import os
 
 from rootless import jsontext
 from rootless.errors import Conflict, NotFound, StorageError, os_reason
-from rootless.files import Lock, read_bytes, write_atomic
+from rootless.files import Lock, lock_directory, read_bytes, write_atomic
 from rootless.record import record
 
 TYPE_CHECKING = False
@@ -91,7 +91,7 @@ class Container:
 
         Raises NotFound when it was removed meanwhile.
         """
-        fd = _locked(self.dir)
+        fd = lock_directory(self.dir)
         if fd >= 0:
             return fd
         raise NotFound(f"no such container: {self.id[:12]}: it was removed meanwhile")
@@ -227,28 +227,10 @@ def new_id(paths: Paths) -> tuple[str, int]:
             continue
         path = paths.container(cid)
         os.mkdir(path, 0o711)
-        fd = _locked(path)
+        fd = lock_directory(path)
         if fd >= 0:
             return cid, fd
         # Swept by another command before the lock was ours.
-
-
-def _locked(path: str) -> int:
-    """Descriptor of a directory that we hold alone; -1 when it has gone, also while we waited."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return -1
-    there = False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        there = os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        pass
-    finally:
-        if not there:
-            os.close(fd)
-    return fd if there else -1
 
 
 def claim_name(paths: Paths, name: str, cid: str) -> None:
@@ -341,8 +323,9 @@ def publish(paths: Paths, cid: str, data: dict[str, Any], config: dict[str, Any]
     return Container(paths, cid, data)
 
 
-def remove(container: Container) -> None:
-    """Out of the store at once, then its files. The caller holds the lock and knows it is idle."""
+def remove(container: Container, *, volumes: bool = False) -> None:
+    """Out of the store at once, then its files, and `volumes`: those it has that nobody named.
+    The caller holds the lock and knows it is idle."""
     from rootless.storage import trash
 
     try:
@@ -352,3 +335,7 @@ def remove(container: Container) -> None:
     trash.take(container.paths, container.dir)
     release_name(container.paths, container.name, container.id)
     trash.empty(container.paths)
+    if volumes and any(m.get("anonymous") for m in container.data.get("mounts", ())):
+        from rootless.container import volumes as mounted
+
+        mounted.discard(container.paths, mounted.nameless(container.data))

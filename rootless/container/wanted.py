@@ -7,12 +7,16 @@ from rootless.record import record
 
 @record(frozen=True)
 class Mount:
-    """One --volume, --mount or --tmpfs. `kind`: bind or tmpfs. `options` are OCI mount options."""
+    """One --volume, --mount or --tmpfs. `kind`: bind, volume or tmpfs. `options` are OCI mount
+    options; of a volume also nocopy. `source` of a volume is at first its name, "" for one that is
+    to get none, and then, with its name in `volume`, the directory of its files."""
 
     kind: str
     source: str
     destination: str
     options: tuple[str, ...] = ()
+    volume: str = ""
+    anonymous: bool = False
 
 
 @record(frozen=True)
@@ -38,6 +42,7 @@ class Wanted:
     dns_option: tuple[str, ...] = ()
     network: str = "none"
     mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     read_only: bool = False
     shm_size: int = 64 << 20
     devices: tuple[tuple[str, str, str], ...] = ()

@@ -94,14 +94,15 @@ class _Ids:
 
 
 class Writer:
-    """Writes into the current directory, which must be the root. `single`: owners cannot be set.
+    """Writes into the current directory, or one that is open as `root`: names cannot lead out of
+    it. What they do when something else is there already a subclass may decide.
 
     The umask must be 0.
     """
 
-    def __init__(self, uids: tuple[Extent, ...], gids: tuple[Extent, ...]) -> None:
+    def __init__(self, uids: tuple[Extent, ...], gids: tuple[Extent, ...], root: int = -1) -> None:
         self._uids, self._gids = _Ids(uids), _Ids(gids)
-        self._root = os.open(".", _DIRECTORY_FLAGS)
+        self._root = root if root >= 0 else os.open(".", _DIRECTORY_FLAGS)
         self._open: dict[tuple[bytes, ...], int] = {}
         self._directories: dict[tuple[bytes, ...], Entry] = {}
         self.written = 0        # bytes of files, without holes

@@ -15,7 +15,7 @@ import os
 import stat
 
 from rootless.errors import StorageError
-from rootless.image.layer import STAT
+from rootless.image.layer import OPAQUE, STAT
 from rootless.image.tar import CHAR, DEVICE, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry, show
 
 TYPE_CHECKING = False
@@ -30,14 +30,20 @@ _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK, st
           stat.S_IFCHR: CHAR, stat.S_IFBLK: DEVICE}
 
 
-def pack(root: int, tar: Writer) -> None:
+def pack(root: int, tar: Writer, prefix: bytes = b"", *, layer: bool = False) -> None:
     """Everything below the directory `root`, without itself, as docker's export has it.
+    `prefix` comes before every name. `layer`: the tree is an overlay's upper directory, and what
+    it hides is told in OCI's words (image-spec, layer.md: whiteouts).
 
     Raises OSError, StorageError.
     """
     links: dict[tuple[int, int], bytes] = {}
     for parent, name, path in walk(root):
-        st = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        path = prefix + path
+        try:
+            st = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            continue            # a container runs there, and removed it
         if stat.S_ISSOCK(st.st_mode):
             continue            # no tar can hold one
         first = links.get((st.st_dev, st.st_ino))
@@ -47,9 +53,43 @@ def pack(root: int, tar: Writer) -> None:
             _owner(entry, st)
             tar.entry(entry)
             continue
+        if layer and stat.S_ISCHR(st.st_mode) and st.st_rdev == 0:
+            tar.entry(_mark(path[:-len(name)] + b".wh." + name))
+            continue
         if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
             links[st.st_dev, st.st_ino] = path
         _add(parent, name, path, st, tar)
+        if layer and stat.S_ISDIR(st.st_mode) and _hides(parent, name):
+            tar.entry(_mark(path + b"/.wh..wh..opq"))
+
+
+def _mark(path: bytes) -> Entry:
+    entry = Entry(path, FILE, 0)
+    entry.mode = 0o644
+    return entry
+
+
+def _hides(parent: int, name: bytes) -> bool:
+    """Is the directory opaque?"""
+    try:
+        return os.getxattr(b"/proc/self/fd/%d/%s" % (parent, name), OPAQUE) == b"y"
+    except OSError:
+        return False
+
+
+def pack_one(parent: int, name: bytes, path: bytes, tar: Writer) -> None:
+    """What has the name in the directory `parent`, as `path`, with all that is below it."""
+    st = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if stat.S_ISSOCK(st.st_mode):
+        raise StorageError(f"cannot copy {show(name)}: it is a socket")
+    _add(parent, name, path, st, tar)
+    if stat.S_ISDIR(st.st_mode):
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                     dir_fd=parent)
+        try:
+            pack(fd, tar, path + b"/")
+        finally:
+            os.close(fd)
 
 
 def walk(root: int) -> Iterator[tuple[int, bytes, bytes]]:

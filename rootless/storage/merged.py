@@ -31,42 +31,66 @@ if TYPE_CHECKING:
 def inside(paths: Paths, userns: Userns, work: Callable[[], None]) -> None:
     """Run `work` in such a child and wait for it. What it raises is raised here: errors of ours
     by kind and text, BrokenPipeError as itself, any other OSError as StorageError."""
-    r, w = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
+    Child(paths, userns, work).wait()
+
+
+class Child:
+    """One that runs while its maker goes on. `before` is called when it is root of the namespace
+    and still in the mount namespace of all."""
+
+    def __init__(self, paths: Paths, userns: Userns, work: Callable[[], None],
+                 before: Callable[[], None] | None = None) -> None:
+        r, w = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            code = 1
+            try:
+                os.close(r)
+                code = _child(paths, userns, before, work, w)
+            finally:
+                os._exit(code)
+        os.close(w)
+        self._said = r
+
+    def wait(self) -> None:
+        """Raises what it raised."""
+        ended = False
         try:
-            os.close(r)
-            code = _child(paths, userns, work, w)
+            with os.fdopen(self._said, "rb") as f:
+                said = f.read()
+            status = os.waitpid(self._pid, 0)[1]
+            ended = True
         finally:
-            os._exit(code)
-    os.close(w)
-    ended = False
-    try:
-        with os.fdopen(r, "rb") as f:
-            said = f.read()
-        status = os.waitpid(pid, 0)[1]
-        ended = True
-    finally:
-        if not ended:           # Ctrl-C
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-    if said:
-        kind, message, hint = marshal.loads(said)
-        if kind == "BrokenPipeError":
-            raise BrokenPipeError
-        raise getattr(errors, kind)(message, hint=hint)
-    if status:
-        raise StorageError("cannot look into the layers: the process that does it died",
-                           hint="look for the out-of-memory killer in the kernel's log")
+            if not ended:           # Ctrl-C
+                self._kill()
+        if said:
+            kind, message, hint = marshal.loads(said)
+            if kind == "BrokenPipeError":
+                raise BrokenPipeError
+            raise getattr(errors, kind)(message, hint=hint)
+        if status:
+            raise StorageError("cannot look into the layers: the process that does it died",
+                               hint="look for the out-of-memory killer in the kernel's log")
+
+    def abandon(self) -> None:
+        """End it, instead of `wait`."""
+        os.close(self._said)
+        self._kill()
+
+    def _kill(self) -> None:
+        os.kill(self._pid, 9)
+        os.waitpid(self._pid, 0)
 
 
-def _child(paths: Paths, userns: Userns, work: Callable[[], None], report: int) -> int:
+def _child(paths: Paths, userns: Userns, before: Callable[[], None] | None,
+           work: Callable[[], None], report: int) -> int:
     try:
         # For root, parents of the store may be closed to the unprivileged range: the working
         # directory leads in.
         os.chdir(paths.data)
         keeper.enter(userns)
+        if before is not None:
+            before()
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_SLAVE)
         work()

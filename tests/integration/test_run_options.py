@@ -190,7 +190,7 @@ def test_mount_binds_and_makes_tmpfs(box: Box, shared: Path) -> None:
     assert told[3] == "700"
     assert "noexec" in told[4]
     box.refuses("--mount", f"type=bind,source={shared}/none,target=/m", says="none")
-    box.refuses("--mount", "type=volume,target=/m", says="volume")
+    box.refuses("--mount", "type=volume,target=/m,volume-driver=nfs", says="driver")
 
 
 def test_read_only_closes_the_root_but_not_what_is_mounted(box: Box, shared: Path) -> None:
@@ -469,7 +469,7 @@ NONSENSE = [
     ("tmpfs", ""), ("tmpfs", "relative"), ("tmpfs", "/"), ("tmpfs", "/t:size=x"),
     ("tmpfs", "/t:mode=9"), ("tty", "x"), ("ulimit", "nofile"), ("ulimit", "nofile=1:2:3"),
     ("ulimit", "nofile=-2"), ("ulimit", "nofile=2:-2"), ("user", "ghost"), ("userns", "auto"),
-    ("volume", ""), ("volume", "/v"), ("volume", "/etc:/"), ("volume", "/etc:/v:ro,rw"),
+    ("volume", ""), ("volume", "a/b:/v"), ("volume", "/etc:/"), ("volume", "/etc:/v:ro,rw"),
     ("volume", "/etc/passwd/x:/v"), ("workdir", "relative"), ("workdir", "/etc/passwd")]
 
 

@@ -30,8 +30,18 @@ def test_a_relative_source_is_below_the_current_directory(tmp_path: Path,
     assert mounts.volume("./here:/data").source == str(tmp_path / "here")
 
 
-@pytest.mark.parametrize("text", ["", ":", "a", "/a", "/a:", ":/b", "/tmp:b", "name:/data",
-                                  "/tmp:/b:nonsense", "/tmp:/", "/tmp:/b:ro:x", "/tmp:/b:shared"])
+def test_a_name_means_a_volume_and_a_path_alone_one_without_a_name() -> None:
+    assert mounts.volume("name:/data:ro,nocopy") == Mount("volume", "name", "/data",
+                                                          ("ro", "nocopy"))
+    assert mounts.volume("/data/") == Mount("volume", "", "/data")
+    assert mounts.mount("target=/x") == Mount("volume", "", "/x")
+    assert mounts.mount("type=volume,src=v,dst=/x,volume-nocopy,ro") == Mount(
+        "volume", "v", "/x", ("ro", "nocopy"))
+
+
+@pytest.mark.parametrize("text", ["", ":", "a", "/a:", ":/b", "/tmp:b", "/", "a/b:/data",
+                                  "/tmp:/b:nonsense", "/tmp:/", "/tmp:/b:ro:x", "/tmp:/b:shared",
+                                  "-a:/b", "/tmp:/b:nocopy", "name:data"])
 def test_a_volume_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         mounts.volume(text)
@@ -45,7 +55,8 @@ def test_mount_needs_its_source_to_exist(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "type=bind", "type=bind,target=/x", "type=npipe,target=/x",
-                                  "type=tmpfs,target=/x,color=blue", "target=/x",
+                                  "type=tmpfs,target=/x,color=blue", "source=/x,target=/x",
+                                  "type=volume,target=/x,volume-driver=nfs",
                                   "type=bind,source=/tmp,target=/x,bind-propagation=rshared"])
 def test_a_mount_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

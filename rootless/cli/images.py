@@ -70,12 +70,13 @@ def _say(text: str) -> None:
 
 def tag(options: Options) -> int:
     paths = places.of_this_user()
-    source, target = options.args
+    source, *targets = options.args
     try:
         image = store.find(paths, source)
         if image is None:
             raise NotFound(f"no such image: {source}", hint="rootless images lists what there is")
-        store.tag(paths, image, target)
+        for target in targets:
+            store.tag(paths, image, target)
     except UsageError as e:
         e.exit_code = 1
         raise
@@ -90,7 +91,15 @@ def rmi(options: Options) -> int:
     paths = places.of_this_user()
     force = options.flag("force")
     worst = 0
-    for name in options.args:
+    names = options.args
+    if options.flag("all"):
+        if names:
+            raise UsageError("--all takes no image")
+        names = list(dict.fromkeys(i.name or i.id for i in store.every(paths)))
+    elif not names:
+        raise UsageError("rootless rmi needs at least 1 argument, got 0",
+                         hint="rootless rmi --help")
+    for name in names:
         try:
             said = remove(paths, name, _users(paths), force=force)
             sys.stdout.write("".join(line + "\n" for line in said))
@@ -274,8 +283,8 @@ COMMANDS = {
         Option("quiet", FLAG, "Ids only", "q"),
     ), most=1),
     "rmi": Command("rmi", "IMAGE [IMAGE...]", "Remove images.", rmi, (
+        Option("all", FLAG, "All images", "a"),
         Option("force", FLAG, "Also when it has several names or a stopped container", "f"),
-    ), least=1),
-    "tag": Command("tag", "IMAGE NAME[:TAG]", "Give an image another name.", tag,
-                   least=2, most=2),
+    )),
+    "tag": Command("tag", "IMAGE NAME[:TAG]...", "Give an image other names.", tag, least=2),
 }

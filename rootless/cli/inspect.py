@@ -14,14 +14,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.image.store import Image
     from rootless.paths import Paths
 
 
 def run(options: Options) -> int:
-    paths = places.of_this_user()
     kind = options.value("type") or ""
     if kind not in ("", "container", "image"):
         raise UsageError(f"invalid argument for --type: {kind}", hint="container or image")
+    return _show(options, kind)
+
+
+def run_container(options: Options) -> int:
+    return _show(options, "container")
+
+
+def run_image(options: Options) -> int:
+    return _show(options, "image")
+
+
+def exists(options: Options) -> int:
+    return 0 if _image(places.of_this_user(), options.args[0]) is not None else 1
+
+
+def _show(options: Options, kind: str) -> int:
+    paths = places.of_this_user()
     found, worst = [], 0
     for name in options.args:
         try:
@@ -52,22 +69,40 @@ def _one(paths: Paths, name: str, kind: str) -> dict[str, Any]:
         except NotFound:
             if kind == "container":
                 raise
-    from rootless.image import store as images
-
-    image = images.find(paths, name)
+    image = _image(paths, name)
     if image is None:
         what = "image" if kind else "container or image"
-        raise NotFound(f"no such {what}: {name}", hint="rootless ps -a and rootless images list "
-                                                       "what there is")
+        raise NotFound(f"no such {what}: {name}",
+                       hint="rootless images lists what there is" if kind else
+                       "rootless ps -a and rootless images list what there is")
     from rootless.image.describe import describe as describe_image
 
     return describe_image(paths, image)
 
 
+def _image(paths: Paths, name: str) -> Image | None:
+    """Of the user's store, or of those that are shared."""
+    from rootless.image import shared
+    from rootless.image import store as images
+
+    return images.find(paths, name) or shared.find(paths, name)
+
+
+_FORMAT = Option("format", VALUE, "Go template, or json", "f", "FORMAT")
+
 COMMANDS = {
     "inspect": Command("inspect", "NAME [NAME...]",
                        "Show all that is known of containers or images, as JSON.", run, (
-                           Option("format", VALUE, "Go template, or json", "f", "FORMAT"),
+                           _FORMAT,
                            Option("type", VALUE, "container or image", metavar="TYPE")),
                        least=1),
+    "container inspect": Command("container inspect", "CONTAINER [CONTAINER...]",
+                                 "Show all that is known of containers, as JSON.", run_container,
+                                 (_FORMAT,), least=1),
+    "image inspect": Command("image inspect", "IMAGE [IMAGE...]",
+                             "Show all that is known of images, as JSON.", run_image, (_FORMAT,),
+                             least=1),
+    "image exists": Command("image exists", "IMAGE",
+                            "End with 0 if there is such an image, else with 1.", exists,
+                            least=1, most=1),
 }

@@ -7,6 +7,7 @@ A module is imported only when its verb is typed. It has `COMMANDS`, a dict from
 from __future__ import annotations
 
 _IMAGES = "rootless.cli.images"
+_INSPECT = "rootless.cli.inspect"
 _LIFE = "rootless.cli.life"
 _MANIFEST = "rootless.cli.manifest"
 
@@ -23,7 +24,7 @@ VERBS = {
     "kill": (_LIFE, "Send a signal to containers"),
     "wait": (_LIFE, "Wait for containers to end and print their exit codes"),
     "rm": (_LIFE, "Remove containers"),
-    "inspect": ("rootless.cli.inspect", "Show all that is known of a container or image"),
+    "inspect": (_INSPECT, "Show all that is known of a container or image"),
     "pull": (_IMAGES, "Download an image from a registry"),
     "push": ("rootless.cli.push", "Upload an image to a registry"),
     "search": ("rootless.cli.search", "Look for images in a registry"),
@@ -51,12 +52,12 @@ GROUPS = {
     "container": ("Manage containers", {
         "run": "run", "create": "create", "start": "start", "attach": "attach", "exec": "exec",
         "ls": "ps", "ps": "ps", "list": "ps", "logs": "logs", "stop": "stop", "kill": "kill",
-        "wait": "wait", "rm": "rm", "inspect": "inspect", "export": "export",
+        "wait": "wait", "rm": "rm", "export": "export",
     }),
     "image": ("Manage images", {
         "pull": "pull", "push": "push", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",
-        "load": "load", "save": "save", "import": "import", "inspect": "inspect",
-        "history": "history", "untag": "untag",
+        "load": "load", "save": "save", "import": "import", "history": "history",
+        "untag": "untag", "search": "search",
     }),
     "manifest": ("Manage lists of images for several platforms", {}),
     "system": ("Manage the store", {}),
@@ -64,7 +65,12 @@ GROUPS = {
 
 # Groups whose second words are commands of their own.
 SUBCOMMANDS = {
+    "container": {
+        "inspect": (_INSPECT, "Show all that is known of a container"),
+    },
     "image": {
+        "inspect": (_INSPECT, "Show all that is known of an image"),
+        "exists": (_INSPECT, "Say by the exit code if there is such an image"),
         "tree": ("rootless.cli.history", "Show the layers of images and which of them they share"),
         "diff": ("rootless.cli.history", "Show which files differ between two images"),
         "sign": ("rootless.cli.sign", "Sign images in a registry"),

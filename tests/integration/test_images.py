@@ -161,6 +161,34 @@ def test_rmi_of_an_id_with_several_names_wants_force(stocked: Cli, name: str) ->
     assert stored(stocked, "layers") == []
 
 
+def test_rmi_of_all_leaves_what_containers_stand_on(stocked: Cli, name: str,
+                                                    server: Registry) -> None:
+    stocked.ok("tag", name, "second", "third")
+    stocked.ok("pull", f"{name}:list")
+    stocked.ok("create", "--name", "c", f"{name}:list", "true")
+    stocked.fails(1, "rmi", "--all", says="container c was made from it")
+    assert stocked.ok("images", "--format", "{{.Repository}}:{{.Tag}}").text == f"{name}:list"
+    stocked.ok("rmi", "-af")
+    assert stocked.ok("images", "-q").text == ""
+    stocked.fails(125, "rmi", "-a", "x", says="takes no image")
+    stocked.fails(125, "rmi", says="at least 1 argument")
+
+
+def test_image_and_container_of_one_name_are_told_apart(stocked: Cli, name: str) -> None:
+    stocked.ok("tag", name, "both")
+    stocked.ok("create", "--name", "both", name, "true")
+    image = stocked.ok("image", "inspect", "-f", "{{.Id}}", "both").text
+    assert image == stocked.ok("images", "-q", "--no-trunc", "both").text
+    assert stocked.ok("container", "inspect", "-f", "{{.Image}}", "both").text == image
+    assert stocked.ok("inspect", "-f", "{{.Name}}", "both").text == "/both"
+    assert stocked("image", "exists", "both").rc == 0
+    stocked.ok("rmi", "both")
+    assert stocked("image", "exists", "both").rc == 1
+    stocked.fails(1, "image", "inspect", "both", says="no such image: both")
+    stocked.ok("rm", "both")
+    stocked.fails(1, "container", "inspect", "both", says="no such container")
+
+
 def test_rmi_keeps_what_other_images_share(stocked: Cli, name: str, server: Registry) -> None:
     stocked.ok("pull", f"{name}:list")              # the same two layers and one more
     assert len(stored(stocked, "layers")) == 3

@@ -6,9 +6,12 @@ import gc
 import os
 import resource
 import signal
+import socket
 
 from slirp import sandbox
+from slirp.api import Api
 from slirp.device import Device
+from slirp.forward import Forwards
 from slirp.loop import IN, Loop
 from slirp.options import Options, SlirpError
 from slirp.stack import Stack
@@ -58,26 +61,30 @@ def serve(loop: Loop, device: Device, stack: Stack, *, ready: int = -1, until: i
     if ready >= 0:
         os.write(ready, b"1")
         os.close(ready)
-    # Nothing here makes cycles that matter, and a collection would stop all flows for its length.
+    # Flows make no cycles; a collection is to be rare, and not to look at what was here before.
     gc.collect()
     gc.freeze()
-    gc.disable()
+    gc.set_threshold(100_000, 10, 10)
     loop.run()
 
 
-def run(options: Options, *, device: int, ready: int = -1, until: int = -1) -> None:
+def run(options: Options, *, device: int, control: int = -1, ready: int = -1,
+        until: int = -1) -> None:
     """Serve `device`, a descriptor of `open_tun`; to be called in a child that is in the host's
     network namespace, and that ends afterwards.
 
     It returns after SIGTERM, or when the other end of `until`, a pipe or socket, is closed: the
     device's descriptor keeps the namespace alive, so its end comes from nowhere else. Every other
     descriptor is closed, standard error excepted. `ready` gets a byte when packets are served.
-    Raises SlirpError, OSError.
+    `control` is a listening stream socket, for `api.py`. Raises SlirpError, OSError.
     """
     check(options)
-    close_others({fd for fd in (2, device, ready, until) if fd >= 0})
+    close_others({fd for fd in (2, device, control, ready, until) if fd >= 0})
     files = open_files(2 * options.flows + _OTHERS)
     options.flows = min(options.flows, max(16, (files - _OTHERS) // 2))
     loop = Loop()
     machine = Device(device)
-    serve(loop, machine, Stack(loop, machine, options), ready=ready, until=until)
+    stack = Stack(loop, machine, options)
+    if control >= 0:
+        Api(stack, Forwards(stack), socket.socket(fileno=control))
+    serve(loop, machine, stack, ready=ready, until=until)

@@ -64,7 +64,7 @@ class Flow:
                 return
             self.seen = self.table.loop.now
             self.answered = True
-            self.table.send(self.remote, self.peer, data, _gathered(ancillary))
+            self.table.send(self.remote, self.peer, data, gathered(ancillary))
 
 
 class Datagrams:
@@ -202,7 +202,7 @@ class Datagrams:
         self.loop.at(now + _SWEEP, self._sweep)
 
 
-def _gathered(ancillary: list[tuple[int, int, bytes]]) -> int:
+def gathered(ancillary: list[tuple[int, int, bytes]]) -> int:
     """The size of each datagram where UDP_GRO gave several at once, else 0."""
     for level, kind, value in ancillary:
         if level == UDP and kind == _UDP_GRO:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from slirp.options import Options
+from slirp.process import open_files
 from tests.integration.support.box import eventually
 from tests.integration.support.slirp_net import HOST4, HOST6, Net
 
@@ -177,6 +178,7 @@ def descriptors(pid: int) -> int:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_thousand_connections_at_once_and_none_is_left(net: Net, version: int) -> None:
+    assert open_files(4096) == 4096, "the servers of this test need them"
     before = descriptors(net.pid)
     with Server(version, echo) as server:
         assert net.python(MANY, server.host, server.port, timeout=60) == "True"

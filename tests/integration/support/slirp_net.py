@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,8 +10,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from slirp import process
+from slirp import api, linux, process
 from slirp.device import Device
 from slirp.loop import Loop
 from slirp.options import Options
@@ -30,9 +32,20 @@ for words in ("link set lo up", "link set tun0 mtu %s up" % sys.argv[2],
               "-6 addr add fd00::100/64 dev tun0 nodad", "-6 route add default dev tun0"):
     subprocess.run(["ip", *words.split()], check=True)
 out = socket.socket(fileno=int(sys.argv[3]))
-socket.send_fds(out, [b"."], [fd])
+socket.send_fds(out, [b"%d" % os.getpid()], [fd])
 os.close(fd)
 out.recv(1)
+"""
+
+
+# Around it: a host of its own, with addresses that are nobody's (RFC 5737, RFC 3849).
+_HOST = """
+import subprocess, sys
+for words in ("link set lo up", "addr add 192.0.2.1/32 dev lo", "addr add 198.51.100.7/32 dev lo",
+              "-6 addr add 2001:db8::1/128 dev lo", "-6 addr add 2001:db8::7/128 dev lo"):
+    subprocess.run(["ip", *words.split()], check=True)
+sys.exit(subprocess.call(["unshare", "--net", "--", sys.executable, "-I", "-c", *sys.argv[2:]],
+                         pass_fds=[int(sys.argv[1])]))
 """
 
 
@@ -66,23 +79,28 @@ class Faulty(Device):
 
 
 class Net:
-    """`exec` runs a command inside; `pid` is that of the serving process. `faults`: how rare they
-    are, 0 is never."""
+    """`exec` runs a command inside, `outside` is one where the stack's sockets are: here, or with
+    `host` in a namespace that stands for one. `pid` is that of the serving process, `control` the
+    path of its control socket. `faults`: how rare they are, 0 is never."""
 
-    def __init__(self, options: Options, *, faults: int = 0) -> None:
+    def __init__(self, options: Options, *, faults: int = 0, host: bool = False,
+                 control: Path | None = None) -> None:
         self.options = options
+        self.control = control
         self._faults = faults
+        self._host = host
         ours, theirs = socket.socketpair()
         self._ours = ours
+        number = str(theirs.fileno())
+        inner = [_HOLDER, str(CHECKOUT), str(options.mtu), number]
         self._holder = subprocess.Popen(
             ["unshare", "--user", "--map-root-user", "--net", "--", sys.executable, "-I", "-c",
-             _HOLDER, str(CHECKOUT), str(options.mtu), str(theirs.fileno())],
-            pass_fds=[theirs.fileno()])
+             *([_HOST, number, *inner] if host else inner)], pass_fds=[theirs.fileno()])
         theirs.close()
-        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+        text, fds, _, _ = socket.recv_fds(ours, 16, 1)
         assert fds, "the namespace could not be made"
+        self.inner = int(text)
         self.device = fds[0]
-        self.control = ""
         self.pid = self.lifeline = 0
         self.start()
 
@@ -104,8 +122,14 @@ class Net:
         os.close(reader)
 
     def _serve(self, ready: int, alive: int) -> None:
+        if self._host:
+            for name, kind in (("user", linux.CLONE_NEWUSER), ("net", linux.CLONE_NEWNET)):
+                fd = os.open(f"/proc/{self._holder.pid}/ns/{name}", os.O_RDONLY)
+                linux.setns(fd, kind)
         if not self._faults:
-            process.run(self.options, device=self.device, ready=ready, until=alive)
+            control = api.listen(str(self.control)).detach() if self.control else -1
+            process.run(self.options, device=self.device, control=control, ready=ready,
+                        until=alive)
             return
         loop, device = Loop(), Faulty(self.device, self._faults)
         process.serve(loop, device, Stack(loop, device, self.options), ready=ready)
@@ -117,10 +141,24 @@ class Net:
         self.pid = 0
         return os.waitstatus_to_exitcode(status)
 
-    def words(self, *command: str) -> list[str]:
+    def words(self, *command: str, pid: int = 0) -> list[str]:
         """The command, as one that runs it inside."""
-        return ["nsenter", f"--target={self._holder.pid}", "--user", "--net",
+        return ["nsenter", f"--target={pid or self.inner}", "--user", "--net",
                 "--preserve-credentials", "--", *command]
+
+    def outside(self, *command: str) -> list[str]:
+        """The command, as one that runs it on the host's side."""
+        return self.words(*command, pid=self._holder.pid) if self._host else list(command)
+
+    def ask(self, execute: str, **arguments: object) -> dict[str, Any]:
+        """A request to the control socket, and its answer."""
+        with socket.socket(socket.AF_UNIX) as one:
+            one.settimeout(10)
+            one.connect(str(self.control))
+            one.sendall(json.dumps({"execute": execute, "arguments": arguments}).encode())
+            one.shutdown(socket.SHUT_WR)
+            answer: dict[str, Any] = json.loads(one.makefile().read())
+            return answer
 
     def exec(self, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.words(*command), capture_output=True, text=True,

@@ -9,7 +9,8 @@ from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
 from rootless.container import store
 from rootless.container.store import Container, State
-from rootless.errors import UsageError
+from rootless.errors import StorageError, UsageError
+from rootless.network import endpoints, ports
 
 COLUMNS = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
 FILTERS = ("id", "name", "status", "ancestor", "label", "exited", "before", "since")
@@ -68,12 +69,29 @@ def _fields(c: Container, s: State, *, cut: bool) -> dict[str, str]:
         "RunningFor": f"{age(str(c.data['created']))} ago",
         "State": s.status,
         "Status": status(s),
-        "Ports": "",
+        "Ports": _ports(c) if s.running else "",
         "Names": c.name,
         "Labels": ",".join(f"{k}={v}" for k, v in c.data["labels"].items()),
-        "Mounts": ",".join(m["source"] for m in c.data.get("mounts", ())),
-        "Networks": str(c.data.get("network", "")),
+        "Mounts": ",".join(m.get("volume") or m["source"] for m in c.data.get("mounts", ())),
+        "Networks": ",".join(_networks(c)),
     }
+
+
+def _ports(c: Container) -> str:
+    if not endpoints.joins(str(c.data.get("network", "none"))):
+        return ""
+    lease = endpoints.lease(c.dir)
+    return ports.summary(lease["ports"]) if lease is not None else ""
+
+
+def _networks(c: Container) -> list[str]:
+    mode = str(c.data.get("network", ""))
+    if not endpoints.joins(mode):
+        return [mode]
+    try:
+        return list(endpoints.wish(c.dir)["networks"])
+    except (FileNotFoundError, StorageError):
+        return [mode]
 
 
 def status(s: State) -> str:

@@ -9,11 +9,13 @@ from rootless import jsontext
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
-from rootless.container import attach, create, life, mounts, signals, store
+from rootless.container import attach, connect, create, life, mounts, signals, store
+from rootless.container.resolving import HOST_GATEWAY
 from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
 from rootless.errors import HostError, RootlessError, StorageError, UsageError, os_reason
 from rootless.files import read_bytes, write_atomic
+from rootless.network import endpoints, ports
 from rootless.runtime import plan
 from rootless.userns import keeper
 
@@ -41,18 +43,25 @@ _SHARED = (
     Option("hostname", VALUE, "Host name of the container", "h", "NAME"),
     Option("init", FLAG, "Run an init that passes on signals and reaps orphans"),
     Option("interactive", FLAG, "Keep standard input open", "i"),
+    Option("ip", VALUE, "IPv4 address on the first network", metavar="ADDRESS"),
+    Option("ip6", VALUE, "IPv6 address on the first network", metavar="ADDRESS"),
     Option("label", LIST, "Label", "l", "NAME=VALUE"),
     Option("label-file", LIST, "Read labels from a file", metavar="FILE"),
     Option("log-driver", VALUE, "k8s-file (default) or none", metavar="DRIVER"),
+    Option("mac-address", VALUE, "MAC address on the first network", metavar="MAC"),
     Option("mount", LIST, "Mount: type=volume|bind|tmpfs,source=,target=[,readonly]",
            metavar="SPEC"),
     Option("name", VALUE, "Name of the container", metavar="NAME"),
-    Option("network", VALUE, "none (default) or host", metavar="NETWORK"),
-    Option("net", VALUE, "Same as --network", metavar="NETWORK"),
+    Option("network", LIST, "A network with options ip=, ip6=, mac=, alias=; none (default), host, "
+           "or container:NAME", metavar="NETWORK[:OPTIONS]"),
+    Option("net", LIST, "Same as --network", metavar="NETWORK"),
+    Option("network-alias", LIST, "Another name on the first network", metavar="NAME"),
     Option("oom-score-adj", VALUE, "Preference of the host's OOM killer", metavar="NUMBER"),
     Option("platform", VALUE, "Platform of the image, as linux/arm64", metavar="PLATFORM"),
     Option("privileged", FLAG, "All capabilities within the user namespace, nothing masked, "
                                "your devices"),
+    Option("publish", LIST, "Publish a port: [IP:][HOST:]CONTAINER[/tcp|udp]", "p", "PORT"),
+    Option("publish-all", FLAG, "Publish all ports that the image exposes", "P"),
     Option("pull", VALUE, "always, missing (default) or never", metavar="POLICY"),
     Option("quiet", FLAG, "No progress of a pull", "q"),
     Option("read-only", FLAG, "Root filesystem read-only"),
@@ -143,6 +152,7 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
     image = create.image_for(paths, wanted.image, pull=policy, platform=wanted.platform,
                              quiet=options.flag("quiet"),
                              tls_verify=options.boolean("tls-verify"))
+    wanted = connect.settled(paths, wanted)
     container, lock = create.create(paths, userns, wanted, image)
     if cidfile:
         try:
@@ -181,11 +191,7 @@ def from_options(options: Options) -> Wanted:
     """The command line as a Wanted. Raises UsageError."""
     image, *args = options.args
     security = _security(options.list("security-opt"))
-    network = options.value("network") or options.value("net") or "none"
-    if network not in ("none", "host"):
-        raise UsageError(f"unknown network: {network}",
-                         hint="none or host; others need the user-mode network, "
-                              "which is not part of this version")
+    network, joined = _networks(options)
     userns = options.value("userns") or ""
     if userns not in ("", "private", "host"):
         raise UsageError(
@@ -217,6 +223,9 @@ def from_options(options: Options) -> Wanted:
         dns_search=tuple(_word(d, "search domain") for d in options.list("dns-search")),
         dns_option=tuple(_word(o, "resolver option") for o in options.list("dns-option")),
         network=network,
+        endpoints=joined,
+        publish=tuple(p for text in options.list("publish") for p in ports.parse(text)),
+        publish_all=options.flag("publish-all"),
         mounts=_mounts(options),
         volumes_from=tuple(options.list("volumes-from")),
         read_only=options.flag("read-only"),
@@ -240,6 +249,24 @@ def from_options(options: Options) -> Wanted:
         log_driver=log_driver,
         platform=options.value("platform") or "",
     )
+
+
+def _networks(options: Options) -> tuple[str, tuple[endpoints.Endpoint, ...]]:
+    mode, found = _parse_networks(options)
+    if not found and (options.list("publish") or options.flag("publish-all")):
+        if mode.startswith("container:"):
+            raise UsageError(f"cannot publish ports with --network {mode}",
+                             hint=f"publish them when {mode.partition(':')[2]} is made")
+        sys.stderr.write(f"rootless: published ports are discarded with --network {mode}\n")
+    return mode, found
+
+
+def _parse_networks(options: Options) -> tuple[str, tuple[endpoints.Endpoint, ...]]:
+    return endpoints.parse(
+        [*options.list("network"), *options.list("net")], "none",
+        ip=options.value("ip") or "", ip6=options.value("ip6") or "",
+        mac=options.value("mac-address") or "",
+        aliases=tuple(endpoints.alias(a) for a in options.list("network-alias")))
 
 
 def _mounts(options: Options) -> tuple[Mount, ...]:
@@ -316,6 +343,8 @@ def _add_host(text: str) -> tuple[str, str]:
     name, sep, address = text.partition("=" if "=" in text else ":")
     if not name or not sep:
         raise UsageError(f"invalid host: {text}", hint="--add-host NAME:IP")
+    if address == HOST_GATEWAY:
+        return _word(name, "host"), address
     return _word(name, "host"), _address(address.strip("[]"))
 
 

@@ -6,10 +6,11 @@ import os
 import sys
 
 from rootless.clock import now
-from rootless.container import spec, store
+from rootless.container import connect, resolving, spec, store
 from rootless.container.store import Container
 from rootless.errors import NotFound, StorageError, UsageError, os_reason
 from rootless.files import space_hint, write_atomic
+from rootless.network.endpoints import joins
 from rootless.record import replace
 
 TYPE_CHECKING = False
@@ -68,8 +69,8 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
 
             attached = volumes.attach(paths, userns, wanted, image_config, now())
             wanted = replace(wanted, mounts=tuple(attached.mounts))
-        config = spec.build(wanted, image_config, directory, cid, host_facts(wanted))
-        _prepare(directory, userns, wanted, config)
+        config = spec.build(wanted, image_config, directory, cid, host_facts(paths, wanted))
+        lay_out(directory, userns, wanted, config)
         if image is not None:
             from rootless.storage import rootdir
 
@@ -81,6 +82,8 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
             name = generate(paths)
         store.claim_name(paths, name, cid)
         claimed = name
+        if joins(wanted.network):
+            connect.first_wish(directory, name, wanted, config, image_config)
         data = _record(cid, name, wanted, image, image_config, config)
         if attached is not None and image is not None:
             volumes.fill(Container(paths, cid, data), userns, attached)
@@ -109,23 +112,36 @@ def _undo(paths: Paths, directory: str, claimed: str, cid: str) -> None:
     trash.discard(paths, directory)
 
 
-def host_facts(wanted: Wanted) -> dict[str, Any]:
+def host_facts(paths: Paths, wanted: Wanted) -> dict[str, Any]:
     return {
+        "shared": _shared(paths, wanted),
         "nodename": os.uname().nodename,
         "cgroup2": os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         "devices": spec.device_nodes() if wanted.privileged else [],
     }
 
 
-def _prepare(directory: str, userns: Userns, wanted: Wanted, config: dict[str, Any]) -> None:
+def _shared(paths: Paths, wanted: Wanted) -> tuple[str, str, str] | None:
+    """Of `--network container:ID`: see spec.build."""
+    if not wanted.network.startswith("container:"):
+        return None
+    other = store.find(paths, wanted.network.partition(":")[2])
+    config = other.config()
+    own = any(n["type"] == "user" for n in config["linux"]["namespaces"])
+    if wanted.hostname:
+        raise UsageError("cannot have a host name of its own with --network container")
+    return other.dir, config["hostname"], "user" if own else ""
+
+
+def lay_out(directory: str, userns: Userns, wanted: Wanted, config: dict[str, Any]) -> None:
     """Directories of the overlay and the files under /etc that are the container's own."""
     for name in ("upper", "work", "rootfs"):
         os.mkdir(f"{directory}/{name}", 0o755)
     hostname = config["hostname"]
     files = {
         "hostname": hostname + "\n",
-        "hosts": _hosts(wanted, hostname),
-        "resolv.conf": _resolv_conf(wanted),
+        "hosts": resolving.hosts(wanted, hostname),
+        "resolv.conf": resolving.resolv_conf(wanted),
     }
     for name, text in files.items():
         write_atomic(f"{directory}/{name}", text.encode(), mode=0o644)
@@ -136,39 +152,6 @@ def _prepare(directory: str, userns: Userns, wanted: Wanted, config: dict[str, A
     if os.geteuid() == 0 and root != 0:
         for name in ("upper", "work", *files):
             os.chown(f"{directory}/{name}", root, userns.gids[0].outside)
-
-
-def _hosts(wanted: Wanted, hostname: str) -> str:
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback",
-             "fe00::0\tip6-localnet", "ff00::0\tip6-mcastprefix", "ff02::1\tip6-allnodes",
-             "ff02::2\tip6-allrouters"]
-    if wanted.network == "host":
-        try:
-            with open("/etc/hosts", encoding="utf-8", errors="replace") as f:
-                lines = f.read().splitlines()
-        except OSError:
-            pass
-    if not any(hostname in line.split()[1:] for line in lines):
-        lines.append(f"127.0.1.1\t{hostname}")
-    lines += [f"{address}\t{name}" for name, address in wanted.add_host]
-    return "\n".join(lines) + "\n"
-
-
-def _resolv_conf(wanted: Wanted) -> str:
-    try:
-        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as f:
-            lines = f.read().splitlines()
-    except OSError:
-        lines = []
-    replaced = [("nameserver", [f"nameserver {a}" for a in wanted.dns]),
-                ("search", [f"search {' '.join(wanted.dns_search)}"]
-                 if wanted.dns_search and wanted.dns_search != (".",) else []),
-                ("options", [f"options {' '.join(wanted.dns_option)}"])]
-    given = [bool(wanted.dns), bool(wanted.dns_search), bool(wanted.dns_option)]
-    for (word, new), is_given in zip(replaced, given):
-        if is_given:
-            lines = [li for li in lines if li.split()[:1] != [word]] + new
-    return "\n".join(lines) + "\n" if lines else ""
 
 
 def _record(cid: str, name: str, wanted: Wanted, image: Image | None,

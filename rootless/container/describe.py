@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from rootless.container.store import Container
+from rootless.network import describe as networking
+from rootless.network import endpoints
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ def describe(container: Container) -> dict[str, Any]:
     config = container.config()
     proc, annotations = config["process"], config["annotations"]
     network = data["network"]
+    try:
+        wish = endpoints.wish(container.dir) if endpoints.joins(network) else None
+    except FileNotFoundError:
+        wish = None
     return {
         "Id": container.id,
         "Created": data["created"],
@@ -44,10 +50,13 @@ def describe(container: Container) -> dict[str, Any]:
         "Driver": "overlay",
         "Platform": "linux",
         "HostConfig": {
-            "Binds": [f"{m['source']}:{m['destination']}"
+            "Binds": [f"{m.get('volume') or m['source']}:{m['destination']}"
                       + (":ro" if "ro" in m["options"] else "")
-                      for m in data["mounts"] if m["type"] == "bind"],
+                      for m in data["mounts"] if m["type"] in ("bind", "volume")
+                      and not m.get("anonymous")],
             "NetworkMode": network,
+            "PortBindings": networking.bindings(wish["ports"]) if wish is not None else {},
+            "Dns": wish["dns"] if wish is not None else [],
             "AutoRemove": data["rm"],
             "LogConfig": {"Type": data["log_driver"], "Config": {}},
             "CapAdd": data["cap_add"],
@@ -69,7 +78,8 @@ def describe(container: Container) -> dict[str, Any]:
         }},
         "Mounts": [{
             "Type": m["type"],
-            "Source": m["source"] if m["type"] == "bind" else "",
+            **({"Name": m["volume"], "Driver": "local"} if m["type"] == "volume" else {}),
+            "Source": m["source"] if m["type"] in ("bind", "volume") else "",
             "Destination": m["destination"],
             "Mode": ",".join(m["options"]),
             "RW": "ro" not in m["options"],
@@ -90,5 +100,6 @@ def describe(container: Container) -> dict[str, Any]:
             "StopSignal": data["stop_signal"] or "SIGTERM",
             "StopTimeout": data["stop_timeout"],
         },
-        "NetworkSettings": {"Networks": {network: {}}, "Ports": {}},
+        "NetworkSettings": networking.settings(
+            container.id, network, wish, endpoints.lease(container.dir) if state.running else None),
     }

@@ -42,23 +42,7 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
 
     Raises Conflict when it is not running, StartError, CommandNotFound, CommandNotExecutable.
     """
-    state = container.state()
-    if state.elsewhere:
-        raise HostError(f"container {container.name} runs on {state.elsewhere}, not here",
-                        hint=f"run this command on {state.elsewhere}")
-    if not state.pid:
-        raise Conflict(f"container {container.name or container.id[:12]} is not running",
-                       hint=f"rootless start {container.name}")
-    try:
-        pidfd = os.pidfd_open(state.pid)
-    except ProcessLookupError:
-        raise Conflict(f"container {container.name} has just ended") from None
-    if container.state().pid != state.pid:
-        raise Conflict(f"container {container.name} has just ended")
-    if container.config()["annotations"]["org.rootless.init"]:
-        os.close(pidfd)
-        pidfd = _below_init(container, state.pid)
-
+    pidfd, _ = entrance(container)
     status_r, status_w = os.pipe()
     tty_ours, tty_theirs = frames.pair() if tty else (-1, -1)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -108,8 +92,31 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
     return Exec(child, ours, outputs, master)
 
 
-def _below_init(container: Container, init_pid: int) -> int:
-    """A pidfd of the command below --init, which is in the same namespaces.
+def entrance(container: Container) -> tuple[int, int]:
+    """A process whose namespaces can be joined, by pidfd and pid. Raises Conflict when the
+    container is not running, HostError when it runs elsewhere."""
+    state = container.state()
+    if state.elsewhere:
+        raise HostError(f"container {container.name} runs on {state.elsewhere}, not here",
+                        hint=f"run this command on {state.elsewhere}")
+    if not state.pid:
+        raise Conflict(f"container {container.name or container.id[:12]} is not running",
+                       hint=f"rootless start {container.name}")
+    try:
+        pidfd = os.pidfd_open(state.pid)
+    except ProcessLookupError:
+        raise Conflict(f"container {container.name} has just ended") from None
+    if container.state().pid != state.pid:
+        os.close(pidfd)
+        raise Conflict(f"container {container.name} has just ended")
+    if not container.config()["annotations"]["org.rootless.init"]:
+        return pidfd, state.pid
+    os.close(pidfd)
+    return _below_init(container, state.pid)
+
+
+def _below_init(container: Container, init_pid: int) -> tuple[int, int]:
+    """The command below --init, which is in the same namespaces.
 
     The init itself is closed to everybody (PR_SET_DUMPABLE 0), and so are its namespaces.
     """
@@ -120,7 +127,7 @@ def _below_init(container: Container, init_pid: int) -> int:
         with open(f"/proc/{first}/stat", "rb") as f:
             parent = int(f.read().rpartition(b")")[2].split()[1])
         if parent == init_pid:
-            return pidfd
+            return pidfd, first
     except (OSError, IndexError):
         pass
     raise Conflict(f"container {container.name} has just ended")

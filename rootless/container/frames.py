@@ -2,8 +2,8 @@
 
     kind (1 byte)  length (4 bytes, little-endian)  payload
 
-To the monitor:   P plan (marshal; with two descriptors as SCM_RIGHTS: the user namespace and
-                    the container's lock)
+To the monitor:   P plan (marshal; with descriptors as SCM_RIGHTS: the user namespace, the
+                    container's lock, and a process whose network is shared)
                   I bytes for standard input    E end of standard input
                   W rows columns (text)         Q I want only the end
                   D detached on purpose         C nobody reads this stream (O or R) any more
@@ -87,7 +87,7 @@ def receive_with_fds(fd: int, size: int = 1 << 16) -> tuple[bytes, list[int]]:
     """(bytes, the descriptors that came with them); no bytes at the end of the stream."""
     sock = _socket.socket(fileno=fd)
     try:
-        data, control, _, _ = sock.recvmsg(size, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
+        data, control, _, _ = sock.recvmsg(size, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC)
     finally:
         sock.detach()
     return data, [int.from_bytes(value[at:at + 4], sys.byteorder)

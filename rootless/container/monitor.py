@@ -34,10 +34,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from rootless.network.client import Attachment
+
 CHUNK = 1 << 16
 # A slow reader holds its container back once this much is waiting for it.
 BACKLOG = 1 << 20
 DRAIN_SECONDS = 5.0
+REJOIN_SECONDS = 5.0
 
 
 def fork_early() -> int:
@@ -85,8 +88,8 @@ def _be_monitor(sock: int) -> NoReturn:
         got = reader.feed(data)
         if got:
             break
-    userns, lock = given
-    Monitor(marshal.loads(got[0][1]), userns, lock, Client(sock, reader)).live()
+    userns, lock, *shared = given
+    Monitor(marshal.loads(got[0][1]), userns, lock, shared, Client(sock, reader)).live()
     os._exit(0)
 
 
@@ -115,10 +118,13 @@ class Client:
 
 
 class Monitor:
-    def __init__(self, plan: dict[str, Any], userns: int, lock: int, first: Client) -> None:
+    def __init__(self, plan: dict[str, Any], userns: int, lock: int, shared: list[int],
+                 first: Client) -> None:
+        """`shared`: a pidfd, where the container is in another's network."""
         self.plan = plan
         self.userns = userns
         self.lock = lock
+        self.shared = shared
         self.clients = {first.sock: first}
         self.first: int = first.sock
         self.outputs: dict[int, bytes] = {}     # descriptor: frame kind
@@ -129,6 +135,8 @@ class Monitor:
         self.listener = -1
         self.pid = 0
         self.started = ""
+        self.networks: Attachment | None = None
+        self.rejoin_at = 0.0        # when to try again, after the network keeper was lost
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -154,6 +162,8 @@ class Monitor:
         status_r, status_w = os.pipe()
         ready_r, ready_w = os.pipe()
         tty_ours, tty_theirs = frames.pair() if plan["tty"] else (-1, -1)
+        net_ours, net_theirs = frames.pair() if plan["networks"] else (-1, -1)
+        joined_r, joined_w = os.pipe() if plan["networks"] else (-1, -1)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         stdio = [null, null, null]
         if not plan["tty"]:
@@ -172,10 +182,15 @@ class Monitor:
                     os.dup2(stdio[n], n)
                 from rootless.runtime import launch
 
-                launch.launch(plan["start"], self.userns, status_w, ready_w, tty_theirs)
+                if joined_w >= 0:
+                    os.close(joined_w)
+                launch.launch(plan["start"], self.userns, status_w, ready_w, tty_theirs,
+                              (net_theirs, joined_r) if plan["networks"] else None,
+                              self.shared)
             finally:
                 os._exit(1)
-        for fd in {status_w, ready_w, tty_theirs, *stdio, self.userns}:
+        for fd in {status_w, ready_w, tty_theirs, net_theirs, joined_r, *stdio, *self.shared,
+                   -1 if plan["networks"] else self.userns}:
             if fd >= 0:
                 os.close(fd)
         told = os.read(ready_r, 32)
@@ -189,6 +204,7 @@ class Monitor:
                 os.kill(self.pid, 9)
             if plan["tty"]:
                 self._take_master(tty_ours)
+        unjoined = self._join(net_ours, joined_w) if plan["networks"] else None
         problem = b""
         while True:
             part = os.read(status_r, CHUNK)
@@ -202,6 +218,8 @@ class Monitor:
             failure = unrecorded
         elif problem:
             failure = marshal.loads(problem)
+        elif unjoined:
+            failure = unjoined
         elif not told:
             failure = ("StartError", "the process that starts the container was killed", None)
         else:
@@ -209,6 +227,43 @@ class Monitor:
         if told:
             os.waitpid(self.pid, 0)
         return failure
+
+    def _join(self, sock: int, joined: int) -> tuple[str, str, str | None] | None:
+        """Have the container joined to its networks; (kind, message, hint) when it failed."""
+        plan = self.plan
+        _, fds = frames.receive_with_fds(sock, 1)
+        os.close(sock)
+        from rootless.errors import HostError, RootlessError, os_reason
+        from rootless.network.client import Attachment
+
+        failure: RootlessError | None = None
+        try:
+            if fds:
+                self.networks = Attachment(
+                    plan["run"], plan["store"],
+                    {"id": plan["id"], "dir": plan["dir"], "pid": self.pid,
+                     "single": plan["start"]["single"]}, [fds[0], self.userns])
+                self.networks.renew()
+                os.write(joined, b"n")
+        except RootlessError as e:
+            failure = e
+        except OSError as e:
+            failure = HostError(f"cannot join the container's networks: {os_reason(e)}")
+        finally:
+            os.close(joined)
+        if failure is None:
+            return None
+        return type(failure).__name__, failure.message, failure.hint
+
+    def _rejoin(self) -> None:
+        """The network keeper is gone: have the container joined to its networks by another."""
+        from rootless.errors import RootlessError
+
+        if self.networks is not None:
+            try:
+                self.networks.renew()
+            except (RootlessError, OSError):
+                self.rejoin_at = time.monotonic() + REJOIN_SECONDS
 
     def _take_master(self, sock: int) -> None:
         _, fds = frames.receive_with_fds(sock, 1)
@@ -264,8 +319,16 @@ class Monitor:
             if self.listener >= 0:
                 poll.register(self.listener, select.POLLIN)
             timeout = None
+            keeper = self.networks.fileno() if self.networks is not None else -1
             if status < 0:
                 poll.register(ended, select.POLLIN)
+                if keeper >= 0:
+                    poll.register(keeper, select.POLLIN)
+                elif self.networks is not None:
+                    timeout = max(self.rejoin_at - time.monotonic(), 0) * 1000
+                    if timeout == 0:
+                        self._rejoin()
+                        continue
             elif not self.outputs:
                 return status
             elif not held:
@@ -276,6 +339,8 @@ class Monitor:
                 if fd == ended:
                     _, status = os.waitpid(self.pid, 0)
                     deadline = time.monotonic() + DRAIN_SECONDS
+                elif fd == keeper:
+                    self._rejoin()
                 elif fd == self.listener:
                     self._accept()
                 elif fd in self.clients:
@@ -423,6 +488,8 @@ class Monitor:
 
     def _end(self, code: int, failure: tuple[str, str, str | None] | None) -> None:
         plan = self.plan
+        if self.networks is not None:
+            self.networks.release()
         if self.listener >= 0:
             os.close(self.listener)
             try:

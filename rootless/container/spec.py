@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import UsageError
+from rootless.network.endpoints import joins
 from rootless.runtime import capabilities
 
 TYPE_CHECKING = False
@@ -57,18 +58,21 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
           host: dict[str, Any]) -> dict[str, Any]:
     """`image`: the image's `config` object. `directory`: the container's own.
 
-    `host`: facts of the machine: `nodename`, `cgroup2` (bool), `devices` (for --privileged).
+    `host`: facts of the machine: `nodename`, `cgroup2` (bool), `devices` (for --privileged);
+    and `shared`, of the container whose network is shared: its directory, its host name, and
+    "user" where it has a user namespace of its own.
     """
     host_net = wanted.network == "host"
-    hostname = wanted.hostname or (host["nodename"] if host_net else cid[:12])
+    hostname = wanted.hostname or (host["nodename"] if host_net else host["shared"][1]
+                                   if host["shared"] else cid[:12])
     env = environment(wanted, image, hostname)
     caps = [f"CAP_{n}" if not n.startswith("CAP_") else n for n in sorted(capabilities.resolve(
         list(wanted.cap_add), list(wanted.cap_drop), privileged=wanted.privileged))]
     unmask = wanted.privileged or wanted.unmask
     namespaces = ["pid", "ipc", "uts", "mount", "cgroup"]
-    if not host_net:
+    if not host_net and not host["shared"]:
         namespaces.append("network")
-    if wanted.userns != "host":
+    if wanted.userns != "host" and not host["shared"]:
         namespaces.append("user")
     return {
         "ociVersion": "1.1.0",
@@ -92,13 +96,15 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
             "namespaces": [{"type": n} for n in namespaces],
             "maskedPaths": [] if unmask else MASKED,
             "readonlyPaths": [] if unmask else READONLY,
-            "sysctl": dict(wanted.sysctl),
+            "sysctl": {**({"net.ipv4.ip_unprivileged_port_start": "0"}
+                          if joins(wanted.network) else {}), **dict(wanted.sysctl)},
         },
         "annotations": {
             "org.rootless.user": wanted.user or str(image.get("User") or ""),
             "org.rootless.groups": ",".join(wanted.group_add),
             "org.rootless.seccomp": _seccomp(wanted),
             "org.rootless.init": "1" if wanted.init else "",
+            "org.rootless.shared": host["shared"][2] if host["shared"] else "",
         },
     }
 
@@ -135,7 +141,8 @@ def _mounts(wanted: Wanted, directory: str, host: dict[str, Any],
     basic += [_mount(at, "bind", source, "bind", "x-device") for source, at in devices]
     basic += [_mount(at, "bind", source, "rbind") for source, at, _ in wanted.devices]
     for name in ("hosts", "hostname", "resolv.conf"):
-        basic.append(_mount(f"/etc/{name}", "bind", f"{directory}/{name}", "bind"))
+        where = host["shared"][0] if host["shared"] else directory
+        basic.append(_mount(f"/etc/{name}", "bind", f"{where}/{name}", "bind"))
     own = [_mount(m.destination, "bind" if m.kind == "volume" else m.kind, m.source, *m.options)
            for m in wanted.mounts]
     taken = {m["destination"] for m in own}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import marshal
 import os
 
-from rootless import errors
+from rootless import errors, linux
 from rootless.container import frames, store
 from rootless.container.store import Container
-from rootless.errors import RootlessError, StartError
+from rootless.errors import Conflict, RootlessError, StartError
 from rootless.files import read_bytes
+from rootless.network.endpoints import joins
 from rootless.runtime import capabilities, plan, seccomp
 
 TYPE_CHECKING = False
@@ -53,10 +54,42 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
         "rm": data["rm"],
         "volumes": [m["volume"] for m in data["mounts"] if m.get("anonymous")],
         "boot": store.boot_id(),
+        "run": container.paths.run,
+        "networks": joins(data["network"]),
         "host": os.uname().nodename,
         "start": made,
     })
-    frames.send_with_fds(monitor, frames.frame(frames.PLAN, message), [userns.fd, lock])
+    shared = _shared(container)
+    below, other = shared if shared else (userns.fd, [])
+    frames.send_with_fds(monitor, frames.frame(frames.PLAN, message), [below, lock, *other])
+    for fd in (*other, *([below] if shared else [])):
+        os.close(fd)
+
+
+def _shared(container: Container) -> tuple[int, list[int]] | None:
+    """`--network container:ID`: the user namespace that the other one's lies in, and a pidfd of
+    its process. It may have been started from a namespace that the keeper holds no more."""
+    mode = str(container.data["network"])
+    if not mode.startswith("container:"):
+        return None
+    from rootless.container import exec as entering
+
+    other = store.find(container.paths, mode.partition(":")[2])
+    try:
+        pidfd, pid = entering.entrance(other)
+    except Conflict:
+        raise StartError(f"cannot start {container.name}: it shares the network of container "
+                         f"{other.name}, which is not running",
+                         hint=f"rootless start {other.name}") from None
+    import fcntl
+
+    own = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    if container.config()["annotations"]["org.rootless.shared"] != "user":
+        return own, [pidfd]
+    try:
+        return fcntl.ioctl(own, linux.NS_GET_PARENT), [pidfd]
+    finally:
+        os.close(own)
 
 
 def root_mounts(container: Container, userns: Userns) -> list[RootMount]:

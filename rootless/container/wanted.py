@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from rootless.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.network.endpoints import Endpoint
+    from rootless.network.ports import Publish
+
 
 @record(frozen=True)
 class Mount:
@@ -40,7 +45,10 @@ class Wanted:
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_option: tuple[str, ...] = ()
-    network: str = "none"
+    network: str = "none"               # none, host, container:ID or the first of `endpoints`
+    endpoints: tuple[Endpoint, ...] = ()
+    publish: tuple[Publish, ...] = ()
+    publish_all: bool = False
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()
     read_only: bool = False

@@ -57,7 +57,7 @@ def parse_filter(text: str, seconds: Callable[[str], float], now: float) -> Test
         raise UsageError(f"invalid filter: {text}",
                          hint="until=24h, until=2026-01-31, label=KEY, label!=KEY=VALUE")
     if key == "until":
-        limit = _limit(value, seconds, now)
+        limit = moment(value, seconds, now)
         return lambda i: 0 < seconds(str(i.config.get("created") or "")) < limit
     name, has_value, wanted = value.partition("=")
 
@@ -71,7 +71,7 @@ def parse_filter(text: str, seconds: Callable[[str], float], now: float) -> Test
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
-def _limit(text: str, seconds: Callable[[str], float], now: float) -> float:
+def moment(text: str, seconds: Callable[[str], float], now: float) -> float:
     """A point in time: a duration before now as Go writes it, a time stamp, or Unix seconds."""
     try:
         return float(text)

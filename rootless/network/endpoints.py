@@ -41,6 +41,11 @@ _KEYS = {"ip": "ip", "ip6": "ip6", "mac": "mac", "mac-address": "mac", "alias": 
          "name": "name"}
 
 
+def joins(mode: str) -> bool:
+    """Does a container of this mode have networks of its own?"""
+    return mode not in ("none", "host") and not mode.startswith("container:")
+
+
 def parse(texts: list[str], default: str, *, ip: str = "", ip6: str = "", mac: str = "",
           aliases: tuple[str, ...] = ()) -> tuple[str, tuple[Endpoint, ...]]:
     """(mode, endpoints) of all `--network`: `NAME[:ip=,ip6=,mac=,alias=]` as podman has it, or

@@ -38,8 +38,9 @@ LINKS = 40      # that lead from one to the next, as in path_resolution(7)
 _KERNEL = frozenset(("proc", "sysfs", "cgroup2", "mqueue", "devpts"))
 
 
-def become(plan: Plan, status: int, tty: int) -> NoReturn:
-    """Set up the container around this process and exec the command."""
+def become(plan: Plan, status: int, tty: int, network: int) -> NoReturn:
+    """Set up the container around this process and exec the command. `network`: pipe on which
+    is told that it has joined its networks, or -1."""
     # Unmapped until the launcher wrote the maps; now root inside.
     if plan["namespaces"] & linux.CLONE_NEWUSER:
         process.become_mapped_root(single=plan["single"])
@@ -72,6 +73,8 @@ def become(plan: Plan, status: int, tty: int) -> NoReturn:
     for path in plan["readonly"]:
         linux.mount_setattr(linux.AT_FDCWD, path, 0, attr_set=linux.MOUNT_ATTR_RDONLY)
     os.umask(0o022)
+    if network >= 0 and os.read(network, 1) != b"n":
+        os._exit(1)     # it could not; the monitor knows why
     process.run(plan["process"], status, slave)
 
 

@@ -33,16 +33,22 @@ if TYPE_CHECKING:
     Plan = dict[str, Any]
 
 
-def launch(plan: Plan, userns: int, status: int, ready: int, tty: int) -> NoReturn:
+def launch(plan: Plan, userns: int, status: int, ready: int, tty: int,
+           network: tuple[int, int] | None, shared: list[int]) -> NoReturn:
     """The launcher's whole life. Descriptors 0, 1, 2 are the container's.
 
     `status`: pipe for failures, kept by I until its exec. `ready`: pipe on which the pid of I
-    is told. `tty`: socket on which I hands over the terminal's master, or -1.
+    is told. `tty`: socket on which I hands over the terminal's master, or -1. `network`: where
+    the container joins networks, a socket on which L hands over an rtnetlink socket of the
+    container's namespace, and a pipe on which I is told that it has joined. `shared`: a pidfd,
+    where the container is in the network of another.
     """
     try:
         process.oom_score(plan["process"])
-        pid = _clone_container(plan, userns, status, ready, tty)
+        pid = _clone_container(plan, userns, status, ready, tty, network, shared)
         os.write(ready, f"{pid}\n".encode())
+        if network is not None:
+            _hand_over_network(network[0])
         os._exit(0)
     except RootlessError as e:
         process.report(status, e)
@@ -57,7 +63,16 @@ def _told(error: OSError) -> str:
     return f"{name}{os_reason(error)}"
 
 
-def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int) -> int:
+def _hand_over_network(sock: int) -> None:
+    """The last that L does, in the container's network namespace."""
+    from rootless.linux import netlink
+
+    link = netlink.open_socket()
+    process.send_fd(sock, link)
+
+
+def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int,
+                     network: tuple[int, int] | None, shared: list[int]) -> int:
     # For root, parents of the store may be closed to the unprivileged range: the working
     # directory is carried over into the new mount namespace, and leads in.
     os.chdir(plan["root"]["store"])
@@ -77,6 +92,10 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int)
     if served is not None:
         squash.mount(*served, flat[2], flat[1])
     mount_root(plan["root"])
+    for other in shared:
+        # The namespace and the one that has power over it: without it, no port below 1024.
+        linux.setns(other, linux.CLONE_NEWNET | plan["shared"])
+        os.close(other)
 
     go_r, go_w = os.pipe()
     pid = linux.clone(plan["namespaces"] | linux.CLONE_PARENT)
@@ -87,7 +106,7 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int)
             if os.read(go_r, 1) != b"g":
                 os._exit(1)
             os.close(go_r)
-            init.become(plan, status, tty)
+            init.become(plan, status, tty, -1 if network is None else network[1])
         except RootlessError as e:
             process.report(status, e)
         except OSError as e:
@@ -100,6 +119,12 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int)
             if kind == "gid" and plan["single"]:
                 _write(f"/proc/{pid}/setgroups", "deny")
             _write(f"/proc/{pid}/{kind}_map", plan[f"{kind}_map"])
+    if network is not None:
+        # Now, as I closes its files in /proc to everybody once it goes on.
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        os.write(go_w, b"g")
+        linux.setns(namespace, linux.CLONE_NEWNET)
+        return pid
     os.write(go_w, b"g")
     return pid
 

@@ -65,6 +65,9 @@ def build(config: Config, mounts: list[RootMount], target: str, store: str,
         "hostname": config.get("hostname", ""),
         "domainname": config.get("domainname", ""),
         "loopback": "network" in kinds,
+        # Of another container whose network is shared, its user namespace too, if it has one.
+        "shared": linux.CLONE_NEWUSER if config["annotations"].get("org.rootless.shared") == "user"
+        else 0,
         "readonly": ["/" + m[0] for m in mounts] if config["root"]["readonly"] else [],
         "steps": steps(config),
         "process": process(config["process"], config["annotations"], seccomp, userns,

@@ -2,7 +2,7 @@
 
     docker-archive   manifest.json: a list of {Config, RepoTags, Layers}, names of members
     oci-archive      a tar of an OCI image layout: index.json, blobs/sha256/<hex>
-    a directory      with an OCI image layout
+    a directory      with an OCI image layout, or what skopeo calls dir: (docker-dir)
 
 An archive comes as a stream, perhaps compressed, and in any order: its JSON is kept in memory
 (bounded), everything else goes straight into the store as a blob, and only when the stream has
@@ -23,7 +23,7 @@ from rootless.image import manifest as manifests
 from rootless.image import store
 from rootless.image.decompress import bounded, form_of
 from rootless.image.manifest import OCI, OCI_CONFIG, OCI_MANIFEST
-from rootless.image.reference import HEX, parse
+from rootless.image.reference import HEX, parse, sha256
 from rootless.image.tar import FILE, LINK, SYMLINK, Reader, show
 from rootless.record import record
 
@@ -244,7 +244,9 @@ def load(paths: Paths, userns: Userns, path: str | None, fd: int, *, platform: s
     parts: Parts = (Archive(paths, userns, contents(fd)) if path is None
                     else _Directory(paths, path))
     listing = parts.text("manifest.json")
-    if listing is not None and not has_manifests(parts):
+    if listing is not None and parts.text("version") is not None:
+        found = [_plain_directory(parts, listing, platform)]
+    elif listing is not None and not has_manifests(parts):
         found = list(docker_images(paths, parts, listing))
     elif parts.text("index.json") is not None:
         found = list(_oci(paths, parts, platform))
@@ -343,15 +345,37 @@ def _oci(paths: Paths, parts: Parts,
         if manifests.is_index(document, top.media_type, what):
             chosen = manifests.choose(document, manifests.parse_platform(platform), what)
             document = _document(parts, chosen.digest, what)
-        config, layers = manifests.image_manifest(document, what)
-        for digest in dict.fromkeys([chosen.digest, config.digest, *(la.digest for la in layers)]):
-            blob = parts.blob(_blob_name(digest))
-            if blob is None:
-                raise ImageError(f"{what} is malformed: the archive lacks its blob {digest}")
-            if blob.digest != digest:
-                raise ImageError(f"{what} is damaged: blob {digest} has the digest {blob.digest}")
-        yield ({"mediaType": chosen.media_type, "digest": chosen.digest, "size": chosen.size},
+        yield (_taken(parts, chosen, document, what, _blob_name(chosen.digest), _blob_name),
                _oci_names(entry, what))
+
+
+def _plain_directory(parts: Parts, data: bytes,
+                     platform: str) -> tuple[dict[str, Any], list[str]]:
+    """manifest.json, <hex>.manifest.json of each image in a list, <hex> of each blob; no names."""
+    what, member = "the image", "manifest.json"
+    document = manifests.document(data, what)
+    kind = document.get("mediaType")
+    chosen = manifests.Descriptor(kind if isinstance(kind, str) else OCI_MANIFEST, sha256(data),
+                                  len(data))
+    if manifests.is_index(document, chosen.media_type, what):
+        chosen = manifests.choose(document, manifests.parse_platform(platform), what)
+        member = f"{chosen.digest[7:]}.manifest.json"
+        document = manifests.document(parts.text(member) or b"", what)
+    return _taken(parts, chosen, document, what, member, lambda digest: digest[7:]), []
+
+
+def _taken(parts: Parts, chosen: manifests.Descriptor, document: dict[str, Any], what: str,
+           member: str, place: Callable[[str], str]) -> dict[str, Any]:
+    """Bring a manifest, which is in `member`, and its blobs into the store; its descriptor."""
+    config, layers = manifests.image_manifest(document, what)
+    members = {digest: place(digest) for digest in (config.digest, *(la.digest for la in layers))}
+    for digest, name in {chosen.digest: member, **members}.items():
+        blob = parts.blob(name)
+        if blob is None:
+            raise ImageError(f"{what} is malformed: the archive lacks its blob {digest}")
+        if blob.digest != digest:
+            raise ImageError(f"{what} is damaged: blob {digest} has the digest {blob.digest}")
+    return {"mediaType": chosen.media_type, "digest": chosen.digest, "size": chosen.size}
 
 
 def _blob_name(digest: str) -> str:

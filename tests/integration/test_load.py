@@ -145,6 +145,27 @@ def test_what_podman_and_skopeo_save(fresh: Cli, tmp_path: Path) -> None:
     assert fresh.ok("load", "-i", str(layout)).text == "Loaded image: a:1"
 
 
+@pytest.mark.parametrize("form", ["oci", "v2s2"])
+def test_a_plain_directory_is_loaded(form: str, fresh: Cli, tmp_path: Path) -> None:
+    """What skopeo and podman save call dir: and docker-dir."""
+    (tmp_path / "layout").mkdir()
+    subprocess.run(["tar", "-xC", str(tmp_path / "layout")],
+                   input=oci_archive(Image(image().layers[:1]), "a:1"), check=True)
+    place = tmp_path / "dir"
+    subprocess.run(["skopeo", "copy", "--quiet", "--insecure-policy", "--format", form,
+                    f"oci:{tmp_path}/layout:a:1", f"dir:{place}"], check=True)
+    said = fresh.ok("load", "-i", str(place)).text
+    assert said == f"Loaded image ID: {fresh.ok('images', '-q', '--no-trunc').text}"
+    whole = json.loads((place / "manifest.json").read_bytes())
+    layer = place / whole["layers"][0]["digest"][7:]
+    layer.write_bytes(b"x" + layer.read_bytes()[1:])
+    fresh.ok("rmi", "-a")
+    fresh.fails(1, "load", "-i", str(place), says="is damaged")
+    layer.unlink()
+    fresh.fails(1, "load", "-i", str(place), says="lacks its blob")
+    assert fresh.ok("images", "-q").text == ""
+
+
 def test_a_lone_tag_in_an_oci_archive_is_no_name(fresh: Cli) -> None:
     said = fresh.ok("load", stdin=oci_archive(image(), "latest"))
     assert said.text == f"Loaded image ID: {digest_of(image().config_blob)}"

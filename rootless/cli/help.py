@@ -35,9 +35,15 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in self.members.items()])
 
 
+def _line(name: str) -> str:
+    """What a command does, in one line."""
+    verb, _, second = name.partition(" ")
+    return SUBCOMMANDS[verb][second][1] if second else VERBS[verb][1]
+
+
 def _group(name: str) -> _Lazy:
     text, same = GROUPS[name]
-    members = {word: (verb, VERBS[verb][1]) for word, verb in same.items()}
+    members = {word: (verb, _line(verb)) for word, verb in same.items()}
     members.update({word: (f"{name} {word}", line)
                     for word, (_, line) in SUBCOMMANDS.get(name, {}).items()})
     return _Lazy(name, text, members)

@@ -10,6 +10,7 @@ _IMAGES = "rootless.cli.images"
 _INSPECT = "rootless.cli.inspect"
 _LIFE = "rootless.cli.life"
 _MANIFEST = "rootless.cli.manifest"
+_NETWORK = "rootless.cli.network"
 
 # verb: (module, one line for the overview)
 VERBS = {
@@ -24,6 +25,7 @@ VERBS = {
     "kill": (_LIFE, "Send a signal to containers"),
     "wait": (_LIFE, "Wait for containers to end and print their exit codes"),
     "rm": (_LIFE, "Remove containers"),
+    "port": (_NETWORK, "Show where a container's ports are published"),
     "inspect": (_INSPECT, "Show all that is known of a container or image"),
     "pull": (_IMAGES, "Download an image from a registry"),
     "push": ("rootless.cli.push", "Upload an image to a registry"),
@@ -44,6 +46,7 @@ VERBS = {
     "doctor": ("rootless.cli.doctor", "Say what this machine allows and what would mend the rest"),
     "version": ("rootless.cli.version", "Show the version"),
     "manifest": (_MANIFEST, "Manage lists of images for several platforms"),
+    "network": (_NETWORK, "Manage networks"),
     "system": ("rootless.cli.system", "Manage the store"),
 }
 
@@ -60,6 +63,7 @@ GROUPS = {
         "untag": "untag", "search": "search",
     }),
     "manifest": ("Manage lists of images for several platforms", {}),
+    "network": ("Manage networks", {"list": "network ls", "remove": "network rm"}),
     "system": ("Manage the store", {}),
 }
 
@@ -90,6 +94,15 @@ SUBCOMMANDS = {
         "exists": (_MANIFEST, "Say by the exit code if there is such a list"),
         "push": (_MANIFEST, "Upload a list and its images"),
         "rm": (_MANIFEST, "Forget lists"),
+    },
+    "network": {
+        "create": (_NETWORK, "Make a network"),
+        "ls": (_NETWORK, "List networks"),
+        "inspect": (_NETWORK, "Show all that is known of networks"),
+        "rm": (_NETWORK, "Remove networks"),
+        "prune": (_NETWORK, "Remove networks that nobody needs"),
+        "connect": (_NETWORK, "Connect a container to a network"),
+        "disconnect": (_NETWORK, "Take a container off a network"),
     },
     "system": {
         "reset": ("rootless.cli.system", "Remove everything the engine has stored"),

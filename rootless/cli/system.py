@@ -14,6 +14,10 @@ from rootless.paths import MARKER, STORE_NAMES
 from rootless.storage import trash
 from rootless.userns import keeper
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.paths import Paths
+
 
 def reset(options: Options) -> int:
     """Needs nothing to work but the marker that says the store is ours."""
@@ -38,14 +42,25 @@ def reset(options: Options) -> int:
         os.rmdir(paths.trash)
     except OSError:
         pass        # what could not be deleted stays there, for the next reset
+    _stop_networks(paths)
     keeper.stop(paths)
     sys.stdout.write(f"removed all containers, images and volumes in {paths.data}\n")
     return 0
 
 
+def _stop_networks(paths: Paths) -> bool:
+    """End the network keeper, if there is one. Containers on networks have another started."""
+    from rootless.network import client
+
+    return os.path.isdir(paths.data) and client.ask_if_there(
+        paths.run, paths.data, {"do": "stop"}) is not None
+
+
 def stop(options: Options) -> int:
-    """Containers keep running; the next command starts another."""
-    ended = keeper.stop(places.of_this_user())
+    """Containers keep running; the next command starts others."""
+    paths = places.of_this_user()
+    ended = _stop_networks(paths)
+    ended = keeper.stop(paths) or ended
     sys.stdout.write("stopped\n" if ended else "nothing to stop\n")
     return 0
 
@@ -54,6 +69,6 @@ COMMANDS = {
     "system reset": Command("system reset", "", "Remove all containers, images, volumes and "
                             "secrets of this user.", reset, (FORCE,), most=0),
     "system stop": Command("system stop", "",
-                           "End the process that keeps the user namespace. Containers go on; "
-                           "the next command starts it again.", stop, most=0),
+                           "End the processes that keep the user namespace and the networks. "
+                           "Containers go on; the next command starts them again.", stop, most=0),
 }

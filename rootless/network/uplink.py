@@ -95,7 +95,7 @@ class Uplink:
                           host4=HOST4, host6=HOST6 if v6 else None, gateway4=GATEWAY4,
                           gateway6=GATEWAY6 if v6 else None, inside=tuple(self.inside))
         try:
-            process.run(options, device=self.device, until=until)
+            process.run(options, device=self.device, control=control.detach(), until=until)
         except (SlirpError, OSError) as e:
             os.write(2, f"uplink: {e}\n".encode())
         os._exit(1)

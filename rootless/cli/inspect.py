@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     kind = options.value("type") or ""
-    if kind not in ("", "container", "image"):
-        raise UsageError(f"invalid argument for --type: {kind}", hint="container or image")
+    if kind not in ("", "container", "image", "volume"):
+        raise UsageError(f"invalid argument for --type: {kind}",
+                         hint="container, image or volume")
     return _show(options, kind)
 
 
@@ -61,6 +62,8 @@ def _show(options: Options, kind: str) -> int:
 
 
 def _one(paths: Paths, name: str, kind: str) -> dict[str, Any]:
+    if kind == "volume":
+        return _volume(paths, name)
     if kind != "image":
         try:
             from rootless.container.describe import describe
@@ -70,11 +73,14 @@ def _one(paths: Paths, name: str, kind: str) -> dict[str, Any]:
             if kind == "container":
                 raise
     image = _image(paths, name)
+    if image is None and not kind:
+        try:
+            return _volume(paths, name)
+        except NotFound:
+            raise NotFound(f"no such container, image or volume: {name}",
+                           hint="rootless ps -a and rootless images list what there is") from None
     if image is None:
-        what = "image" if kind else "container or image"
-        raise NotFound(f"no such {what}: {name}",
-                       hint="rootless images lists what there is" if kind else
-                       "rootless ps -a and rootless images list what there is")
+        raise NotFound(f"no such image: {name}", hint="rootless images lists what there is")
     from rootless.image.describe import describe as describe_image
 
     return describe_image(paths, image)
@@ -90,11 +96,18 @@ def _image(paths: Paths, name: str) -> Image | None:
 
 _FORMAT = Option("format", VALUE, "Go template, or json", "f", "FORMAT")
 
+def _volume(paths: Paths, name: str) -> dict[str, Any]:
+    from rootless.cli.volume import describe
+    from rootless.storage import volumes
+
+    return describe(volumes.find(paths, name))
+
+
 COMMANDS = {
     "inspect": Command("inspect", "NAME [NAME...]",
                        "Show all that is known of containers or images, as JSON.", run, (
                            _FORMAT,
-                           Option("type", VALUE, "container or image", metavar="TYPE")),
+                           Option("type", VALUE, "container, image or volume", metavar="TYPE")),
                        least=1),
     "container inspect": Command("container inspect", "CONTAINER [CONTAINER...]",
                                  "Show all that is known of containers, as JSON.", run_container,

@@ -10,6 +10,7 @@ _IMAGES = "rootless.cli.images"
 _INSPECT = "rootless.cli.inspect"
 _LIFE = "rootless.cli.life"
 _MANIFEST = "rootless.cli.manifest"
+_VOLUME = "rootless.cli.volume"
 _NETWORK = "rootless.cli.network"
 
 # verb: (module, one line for the overview)
@@ -48,6 +49,7 @@ VERBS = {
     "manifest": (_MANIFEST, "Manage lists of images for several platforms"),
     "network": (_NETWORK, "Manage networks"),
     "system": ("rootless.cli.system", "Manage the store"),
+    "volume": (_VOLUME, "Manage volumes"),
 }
 
 # Second words, and the top-level verb that means the same.
@@ -65,6 +67,7 @@ GROUPS = {
     "manifest": ("Manage lists of images for several platforms", {}),
     "network": ("Manage networks", {"list": "network ls", "remove": "network rm"}),
     "system": ("Manage the store", {}),
+    "volume": ("Manage volumes", {"list": "volume ls", "remove": "volume rm"}),
 }
 
 # Groups whose second words are commands of their own.
@@ -103,6 +106,14 @@ SUBCOMMANDS = {
         "prune": (_NETWORK, "Remove networks that nobody needs"),
         "connect": (_NETWORK, "Connect a container to a network"),
         "disconnect": (_NETWORK, "Take a container off a network"),
+    },
+    "volume": {
+        "create": (_VOLUME, "Make a volume"),
+        "ls": (_VOLUME, "List volumes"),
+        "inspect": (_VOLUME, "Show all that is known of volumes"),
+        "rm": (_VOLUME, "Remove volumes"),
+        "exists": (_VOLUME, "Say by the exit code if there is such a volume"),
+        "prune": (_VOLUME, "Remove volumes that nobody needs"),
     },
     "system": {
         "reset": ("rootless.cli.system", "Remove everything the engine has stored"),

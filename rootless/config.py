@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SYSTEM = "/etc/rootless"
 # What the top of a file may hold. Each table is read by the module that it is for.
-SECTIONS = ("aliases", "registries", "storage")
+SECTIONS = ("aliases", "cgroups", "registries", "storage")
 
 
 class Table:
@@ -88,6 +88,20 @@ class Config:
     def sections(self, name: str) -> list[Table]:
         """The tables of one name, the person's before the administrator's."""
         return [file.table(name) for file in self.files if name in file.values]
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        """One of some words at the top of a file, the first of them where nobody speaks.
+
+        Raises HostError.
+        """
+        for file in self.files:
+            if key in file.values:
+                value = file.text(key)
+                if value not in allowed:
+                    raise file.wrong(key, f"unknown value {value!r}", " or ".join(
+                        f'{key} = "{word}"' for word in allowed))
+                return value
+        return allowed[0]
 
 
 def load(paths: Paths, env: Mapping[str, str], system: str = SYSTEM) -> Config:

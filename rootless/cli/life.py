@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _each(options: Options, act: Callable[[Container], str | None], *,
+def each(options: Options, act: Callable[[Container], str | None], *,
           missing_ok: bool = False) -> int:
     """Do it to every container named; one that fails does not keep the others."""
     from rootless.__main__ import tell
@@ -45,7 +45,7 @@ def stop(options: Options) -> int:
     def act(container: Container) -> None:
         life.stop(container, seconds=seconds, signal=signal)
 
-    return _each(options, act)
+    return each(options, act)
 
 
 def kill(options: Options) -> int:
@@ -54,11 +54,11 @@ def kill(options: Options) -> int:
     def act(container: Container) -> None:
         life.kill(container, number)
 
-    return _each(options, act)
+    return each(options, act)
 
 
 def wait(options: Options) -> int:
-    return _each(options, lambda container: str(life.wait(container)))
+    return each(options, lambda container: str(life.wait(container)))
 
 
 def rm(options: Options) -> int:
@@ -67,7 +67,7 @@ def rm(options: Options) -> int:
     def act(container: Container) -> None:
         life.remove(container, force=force, volumes=options.flag("volumes"))
 
-    code = _each(options, act, missing_ok=force)
+    code = each(options, act, missing_ok=force)
     store.sweep(places.of_this_user())
     return code
 

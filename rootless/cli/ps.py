@@ -7,7 +7,7 @@ import time
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
-from rootless.container import store
+from rootless.container import cgroups, store
 from rootless.container.store import Container, State
 from rootless.errors import StorageError, UsageError
 from rootless.network import endpoints, ports
@@ -67,7 +67,7 @@ def _fields(c: Container, s: State, *, cut: bool) -> dict[str, str]:
         "Command": f'"{words}"',
         "CreatedAt": str(c.data["created"]),
         "RunningFor": f"{age(str(c.data['created']))} ago",
-        "State": s.status,
+        "State": _word(s),
         "Status": status(s),
         "Ports": _ports(c) if s.running else "",
         "Names": c.name,
@@ -94,11 +94,15 @@ def _networks(c: Container) -> list[str]:
         return [mode]
 
 
+def _word(s: State) -> str:
+    return "paused" if cgroups.paused(s) else s.status
+
+
 def status(s: State) -> str:
     if s.elsewhere:
         return f"On {s.elsewhere}"
     if s.running:
-        return f"Up {age(s.started)}"
+        return f"Up {age(s.started)}" + (" (Paused)" if cgroups.paused(s) else "")
     if s.status == "created":
         return "Created"
     return f"Exited ({s.code}) {age(s.finished)} ago" if s.finished else f"Exited ({s.code})"
@@ -157,8 +161,8 @@ def _filters(options: Options) -> list[tuple[str, str]]:
         key, eq, value = text.partition("=")
         if not eq or key not in FILTERS:
             raise UsageError(f"invalid filter: {text}", hint=", ".join(FILTERS))
-        if key == "status" and value not in ("created", "running", "exited"):
-            raise UsageError(f"invalid filter: {text}", hint="created, running or exited")
+        if key == "status" and value not in ("created", "running", "paused", "exited"):
+            raise UsageError(f"invalid filter: {text}", hint="created, running, paused or exited")
         found.append((key, value))
     return found
 
@@ -179,7 +183,7 @@ def _holds(c: Container, s: State, key: str, value: str,
     if key == "name":
         return value.lstrip("/") in c.name
     if key == "status":
-        return s.status == value
+        return _word(s) == value
     if key == "exited":
         return s.status == "exited" and str(s.code) == value
     if key == "ancestor":

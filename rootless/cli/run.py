@@ -7,9 +7,19 @@ import sys
 
 from rootless import jsontext
 from rootless import paths as places
+from rootless.cli import limits
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
-from rootless.container import attach, connect, create, life, mounts, signals, store
+from rootless.container import (
+    attach,
+    cgroups,
+    connect,
+    create,
+    life,
+    mounts,
+    signals,
+    store,
+)
 from rootless.container.resolving import HOST_GATEWAY
 from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
@@ -84,6 +94,7 @@ _SHARED = (
            "[SRC:]DST[:ro]"),
     Option("volumes-from", LIST, "Mount what another container has", metavar="CONTAINER[:ro]"),
     Option("workdir", VALUE, "Working directory", "w", "DIR"),
+    *limits.OPTIONS,
 )
 
 
@@ -149,6 +160,8 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
     if userns.single:
         _say_single(paths, userns)
         wanted = _fit_single(wanted)
+    if wanted.resources or wanted.cgroup_parent:
+        cgroups.require(paths, wanted.resources or {}, wanted.cgroup_parent)
     image = create.image_for(paths, wanted.image, pull=policy, platform=wanted.platform,
                              quiet=options.flag("quiet"),
                              tls_verify=options.boolean("tls-verify"))
@@ -244,7 +257,10 @@ def from_options(options: Options) -> Wanted:
         labels=tuple(_labels(options)),
         stop_signal=_stop_signal(options.value("stop-signal")),
         stop_timeout=options.integer("stop-timeout"),
-        oom_score_adj=options.integer("oom-score-adj"),
+        resources=limits.of_new(options),
+        cgroupns=limits.namespace(options),
+        cgroup_parent=limits.parent(options),
+        oom_score_adj=_oom_score(options.integer("oom-score-adj")),
         detach_keys="ctrl-p,ctrl-q" if keys is None else keys,
         log_driver=log_driver,
         platform=options.value("platform") or "",
@@ -318,6 +334,12 @@ def _stop_signal(text: str | None) -> str:
     if text:
         signals.number(text)
     return text or ""
+
+
+def _oom_score(number: int | None) -> int | None:
+    if number is not None and not -1000 <= number <= 1000:
+        raise UsageError(f"invalid argument for --oom-score-adj: {number}", hint="-1000 to 1000")
+    return number
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import sys
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, VALUE, Command, Option, Options
-from rootless.container import attach, frames, life, store
+from rootless.container import attach, cgroups, frames, life, store
 from rootless.container.monitor import fork_early
 from rootless.container.start import failure, start
 from rootless.errors import Conflict, HostError, RootlessError, UsageError
@@ -45,7 +45,10 @@ def run(options: Options) -> int:
 def _start(container: Container, userns: keeper.Userns, monitor: int) -> None:
     lock = container.lock()
     try:
-        if container.state().running:
+        state = container.state()
+        if cgroups.paused(state):
+            raise _paused(container)
+        if state.running:
             return
         start(container, userns, lock, monitor, stdin_once=False, size=None)
         said = attach.Attached(monitor, stdin=False, tty=False, detach_keys="",
@@ -55,6 +58,11 @@ def _start(container: Container, userns: keeper.Userns, monitor: int) -> None:
     finally:
         os.close(lock)
         os.close(monitor)
+
+
+def _paused(container: Container) -> Conflict:
+    return Conflict(f"container {container.name} is paused",
+                    hint=f"rootless unpause {container.name}")
 
 
 def _start_attached(container: Container, userns: keeper.Userns, monitor: int,
@@ -102,6 +110,8 @@ def _attach(container: Container, *, stdin: bool, keys: str | None, proxy: bool)
     if not state.running:
         raise Conflict(f"container {container.name} is not running",
                        hint=f"rootless start --attach {container.name}")
+    if cgroups.paused(state):
+        raise _paused(container)
     try:
         sock = frames.connect(state.socket)
     except OSError:

@@ -27,6 +27,10 @@ VERBS = {
     "wait": (_LIFE, "Wait for containers to end and print their exit codes"),
     "rm": (_LIFE, "Remove containers"),
     "port": (_NETWORK, "Show where a container's ports are published"),
+    "pause": ("rootless.cli.pause", "Stop all processes of containers where they are"),
+    "unpause": ("rootless.cli.pause", "Let paused containers go on"),
+    "update": ("rootless.cli.update", "Change the limits of containers"),
+    "stats": ("rootless.cli.stats", "Show what containers use"),
     "inspect": (_INSPECT, "Show all that is known of a container or image"),
     "pull": (_IMAGES, "Download an image from a registry"),
     "push": ("rootless.cli.push", "Upload an image to a registry"),
@@ -57,7 +61,8 @@ GROUPS = {
     "container": ("Manage containers", {
         "run": "run", "create": "create", "start": "start", "attach": "attach", "exec": "exec",
         "ls": "ps", "ps": "ps", "list": "ps", "logs": "logs", "stop": "stop", "kill": "kill",
-        "wait": "wait", "rm": "rm", "export": "export",
+        "wait": "wait", "rm": "rm", "export": "export", "pause": "pause", "unpause": "unpause",
+        "update": "update", "stats": "stats",
     }),
     "image": ("Manage images", {
         "pull": "pull", "push": "push", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",

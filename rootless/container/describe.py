@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rootless.cgroup.limits import THROTTLES
+from rootless.container import cgroups
 from rootless.container.store import Container
 from rootless.network import describe as networking
 from rootless.network import endpoints
@@ -22,17 +24,18 @@ def describe(container: Container) -> dict[str, Any]:
         wish = endpoints.wish(container.dir) if endpoints.joins(network) else None
     except FileNotFoundError:
         wish = None
+    paused = cgroups.paused(state)
     return {
         "Id": container.id,
         "Created": data["created"],
         "Path": data["command"][0] if data["command"] else "",
         "Args": data["command"][1:],
         "State": {
-            "Status": state.status,
+            "Status": "paused" if paused else state.status,
             "Running": state.running,
-            "Paused": False,
+            "Paused": paused,
             "Restarting": False,
-            "OOMKilled": False,
+            "OOMKilled": state.oom,
             "Dead": False,
             "Pid": state.pid,
             "ExitCode": state.code,
@@ -70,6 +73,7 @@ def describe(container: Container) -> dict[str, Any]:
             "MaskedPaths": config["linux"]["maskedPaths"],
             "ReadonlyPaths": config["linux"]["readonlyPaths"],
             "Sysctls": config["linux"]["sysctl"],
+            **_limits(config),
         },
         "GraphDriver": {"Name": "overlay", "Data": {
             "LowerDir": ":".join(container.paths.layer(d) for d in reversed(data["layers"])),
@@ -102,4 +106,40 @@ def describe(container: Container) -> dict[str, Any]:
         },
         "NetworkSettings": networking.settings(
             container.id, network, wish, endpoints.lease(container.dir) if state.running else None),
+    }
+
+
+# OCI's throttles by docker's name.
+_THROTTLED = dict(zip(("BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
+                       "BlkioDeviceWriteIOps"), THROTTLES))
+
+
+def _limits(config: dict[str, Any]) -> dict[str, Any]:
+    """HostConfig's part of limits: 0 where there is none."""
+    resources = config["linux"].get("resources", {})
+    memory, cpu = resources.get("memory", {}), resources.get("cpu", {})
+    io, annotations = resources.get("blockIO", {}), config["annotations"]
+    limit = max(memory.get("limit") or 0, 0)
+    nano = cpu.get("nanoCpus") or 0
+    kinds = [n["type"] for n in config["linux"]["namespaces"]]
+    return {
+        "Memory": limit,
+        # Without a word about it, docker's: as much swap as memory.
+        "MemorySwap": memory["swap"] if memory.get("swap") is not None else 2 * limit,
+        "MemoryReservation": memory.get("reservation") or 0,
+        "NanoCpus": nano,
+        "CpuShares": cpu.get("shares") or 0,
+        "CpuQuota": 0 if nano else max(cpu.get("quota") or 0, 0),
+        "CpuPeriod": 0 if nano else cpu.get("period") or 0,
+        "CpusetCpus": cpu.get("cpus") or "",
+        "CpusetMems": cpu.get("mems") or "",
+        "PidsLimit": resources.get("pids", {}).get("limit"),
+        "BlkioWeight": io.get("weight") or 0,
+        **{name: [{"Path": d["path"], "Rate": d["rate"]} for d in io.get(key, ())]
+           for name, key in _THROTTLED.items()},
+        "OomScoreAdj": config["process"].get("oomScoreAdj") or 0,
+        "OomKillDisable": False,
+        "CgroupnsMode": "private" if "cgroup" in kinds else "host",
+        "CgroupParent": annotations.get("org.rootless.cgroup-parent", ""),
+        "CgroupConf": resources.get("unified", {}),
     }

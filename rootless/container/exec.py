@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from rootless import linux
-from rootless.container import frames
+from rootless.container import cgroups, frames
 from rootless.container.store import Container
 from rootless.errors import Conflict, HostError, RootlessError, StartError, os_reason
 from rootless.runtime import init, process
@@ -43,6 +43,10 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
     Raises Conflict when it is not running, StartError, CommandNotFound, CommandNotExecutable.
     """
     pidfd, _ = entrance(container)
+    state = container.state()
+    if cgroups.paused(state):
+        raise Conflict(f"container {container.name} is paused",
+                       hint=f"rootless unpause {container.name}")
     status_r, status_w = os.pipe()
     tty_ours, tty_theirs = frames.pair() if tty else (-1, -1)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -62,7 +66,8 @@ def start(container: Container, plan: dict[str, Any], namespaces: int, *, tty: b
                 os.setsid()
             for n in (0, 1, 2):
                 os.dup2(stdio[n], n)
-            _join(plan, pidfd, namespaces, status_w, tty_theirs)
+            door = cgroups.Door(container.paths, state.cgroup) if state.cgroup else None
+            _join(plan, pidfd, namespaces, status_w, tty_theirs, door)
         except RootlessError as e:
             process.report(status_w, e)
         except OSError as e:
@@ -133,8 +138,12 @@ def _below_init(container: Container, init_pid: int) -> tuple[int, int]:
     raise Conflict(f"container {container.name} has just ended")
 
 
-def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: int) -> NoReturn:
-    """Enter, fork into the pid namespace, pass the exit code up."""
+def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: int,
+          door: cgroups.Door | None) -> NoReturn:
+    """Enter, fork into the pid namespace, pass the exit code up.
+
+    Only the process itself goes into the container's cgroup: it waits until it is there.
+    """
     process.oom_score(plan)
     process.preload(plan)
     # Before the first step inside: the container's processes must not trace or open us.
@@ -145,14 +154,21 @@ def _join(plan: dict[str, Any], pidfd: int, namespaces: int, status: int, tty: i
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     if plan["die_with_parent"]:
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)
+    go_r, go_w = os.pipe()
     inner = os.fork()
     if inner:
+        if door is not None:
+            door.bring(inner)
+        os.write(go_w, b"g")
         # All: the other ends of the pipes too, which would keep the process from ever seeing
         # the end of its input, or that nobody reads its output.
         linux.close_range(0)
         code = os.waitpid(inner, 0)[1]
         os._exit(os.WEXITSTATUS(code) if os.WIFEXITED(code) else 128 + os.WTERMSIG(code))
     try:
+        os.close(go_w)
+        if os.read(go_r, 1) != b"g":
+            os._exit(1)
         os.setsid()
         os.umask(0o022)
         try:

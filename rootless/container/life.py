@@ -127,6 +127,10 @@ def stop(container: Container, *, seconds: int | None, signal: str) -> None:
         if not send_signal(container, state, signals.number(name)):
             ending.wait(5)
             return
+        if state.cgroup:
+            from rootless.container import cgroups
+
+            cgroups.thaw(state)     # one that is paused gets to see it
         if ending.wait(None if patience < 0 else patience) is None:
             send_signal(container, container.state(), signals.KILL)
             ending.wait(30)

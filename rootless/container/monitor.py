@@ -63,8 +63,12 @@ def fork_early() -> int:
 
 def _stand_alone(keep: int) -> None:
     """Leave the command's session, terminal, directory and descriptors."""
+    from _signal import SIG_IGN, SIGTERM, signal
+
     os.setsid()
     os.chdir("/")
+    # Asked of all processes of its scope by systemd: it has the container's end to write down.
+    signal(SIGTERM, SIG_IGN)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         if fd != keep:
@@ -137,6 +141,9 @@ class Monitor:
         self.started = ""
         self.networks: Attachment | None = None
         self.rejoin_at = 0.0        # when to try again, after the network keeper was lost
+        # Of its own: path, and whether the kernel killed in it for want of memory.
+        self.cgroup = str(plan["start"]["cgroup"]["path"])
+        self.oom = False
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -189,8 +196,7 @@ class Monitor:
                               self.shared)
             finally:
                 os._exit(1)
-        for fd in {status_w, ready_w, tty_theirs, net_theirs, joined_r, *stdio, *self.shared,
-                   -1 if plan["networks"] else self.userns}:
+        for fd in {status_w, ready_w, tty_theirs, net_theirs, joined_r, *stdio, *self.shared}:
             if fd >= 0:
                 os.close(fd)
         told = os.read(ready_r, 32)
@@ -198,6 +204,7 @@ class Monitor:
         unrecorded = None
         if told:
             self.pid = int(told)
+            self._find_cgroup()
             unrecorded = self._record("starting")
             if unrecorded:
                 # A container that nobody can see or stop must not run.
@@ -264,6 +271,22 @@ class Monitor:
                 self.networks.renew()
             except (RootlessError, OSError):
                 self.rejoin_at = time.monotonic() + REJOIN_SECONDS
+
+    def _find_cgroup(self) -> None:
+        if self.plan["start"]["cgroup"]["how"]:
+            from rootless.cgroup import tree
+
+            found = tree.of_process(self.pid)
+            if found:
+                self.cgroup = found if found != tree.of_process("self") else ""
+
+    def _clear_cgroup(self) -> None:
+        if self.cgroup:
+            from rootless.cgroup import tree
+
+            where = tree.directory(self.cgroup)
+            self.oom = tree.oom_kills(where) > 0
+            tree.clear(where, self.userns)
 
     def _take_master(self, sock: int) -> None:
         _, fds = frames.receive_with_fds(sock, 1)
@@ -477,7 +500,7 @@ class Monitor:
         """Write that it is starting or running; (kind, message, hint) when that failed."""
         plan = self.plan
         try:
-            statefile.write_alive(plan, status, self.pid, self.started)
+            statefile.write_alive(plan, status, self.pid, self.started, self.cgroup)
             return None
         except OSError as e:
             from rootless.errors import os_reason
@@ -490,6 +513,7 @@ class Monitor:
         plan = self.plan
         if self.networks is not None:
             self.networks.release()
+        self._clear_cgroup()
         if self.listener >= 0:
             os.close(self.listener)
             try:
@@ -498,7 +522,8 @@ class Monitor:
                 pass
         doomed = self._leave_store() if plan["rm"] else ""
         if not doomed:
-            statefile.write_end(plan, code, self.started, failure[1] if failure else "")
+            statefile.write_end(plan, code, self.started, failure[1] if failure else "",
+                                oom=self.oom)
         if failure is not None:
             last = frame(frames.FAILED, marshal.dumps(failure))
         else:

@@ -69,7 +69,9 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
     caps = [f"CAP_{n}" if not n.startswith("CAP_") else n for n in sorted(capabilities.resolve(
         list(wanted.cap_add), list(wanted.cap_drop), privileged=wanted.privileged))]
     unmask = wanted.privileged or wanted.unmask
-    namespaces = ["pid", "ipc", "uts", "mount", "cgroup"]
+    namespaces = ["pid", "ipc", "uts", "mount"]
+    if wanted.cgroupns == "private":
+        namespaces.append("cgroup")
     if not host_net and not host["shared"]:
         namespaces.append("network")
     if wanted.userns != "host" and not host["shared"]:
@@ -98,6 +100,7 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
             "readonlyPaths": [] if unmask else READONLY,
             "sysctl": {**({"net.ipv4.ip_unprivileged_port_start": "0"}
                           if joins(wanted.network) else {}), **dict(wanted.sysctl)},
+            "resources": wanted.resources or {},
         },
         "annotations": {
             "org.rootless.user": wanted.user or str(image.get("User") or ""),
@@ -105,6 +108,7 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
             "org.rootless.seccomp": _seccomp(wanted),
             "org.rootless.init": "1" if wanted.init else "",
             "org.rootless.shared": host["shared"][2] if host["shared"] else "",
+            "org.rootless.cgroup-parent": wanted.cgroup_parent,
         },
     }
 
@@ -132,9 +136,15 @@ def _mounts(wanted: Wanted, directory: str, host: dict[str, Any],
         _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777",
                f"size={wanted.shm_size}"),
     ]
-    if host["cgroup2"] and not host_net:
-        basic.insert(4, _mount("/sys/fs/cgroup", "cgroup2", "cgroup", "nosuid", "noexec",
-                               "nodev", rw))
+    if host["cgroup2"]:
+        # Only the owner of a cgroup namespace can mount it.
+        source, kind, how = (("cgroup", "cgroup2", ()) if wanted.cgroupns == "private"
+                             else ("/sys/fs/cgroup", "bind", ("bind", "ro")))
+        basic.insert(4, _mount("/sys/fs/cgroup", kind, source, *how, "nosuid", "noexec", "nodev"))
+        if host_net and kind == "cgroup2":
+            # The host's came along with /sys, and the kernel mounts no filesystem upon itself.
+            basic.insert(4, _mount("/sys/fs/cgroup", "tmpfs", "tmpfs", "nosuid", "noexec", "nodev",
+                                   "ro", "size=4k"))
     devices = [(f"/dev/{n}", f"/dev/{n}") for n in DEVICES]
     if wanted.privileged:
         devices += [(d, d) for d in host["devices"] if (d, d) not in devices]

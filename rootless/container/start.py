@@ -6,7 +6,7 @@ import marshal
 import os
 
 from rootless import errors, linux
-from rootless.container import frames, store
+from rootless.container import cgroups, frames, store
 from rootless.container.store import Container
 from rootless.errors import Conflict, RootlessError, StartError
 from rootless.files import read_bytes
@@ -38,9 +38,9 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
     made = plan.build(config, root_mounts(container, userns), container.dir + "/rootfs",
                       container.paths.data, userns, volatile=data["rm"],
                       seccomp=seccomp_program(container, config, userns), size=size,
-                      flat=flat)
+                      cgroup=cgroups.plan(container, config, _owner(userns)), flat=flat)
     if os.environ.get("ROOTLESS_DEBUG"):
-        os.write(2, plan.describe(made).encode())
+        os.write(2, (cgroups.describe(made["cgroup"]) + plan.describe(made)).encode())
     message = marshal.dumps({
         "id": container.id,
         "name": container.name,
@@ -90,6 +90,12 @@ def _shared(container: Container) -> tuple[int, list[int]] | None:
         return fcntl.ioctl(own, linux.NS_GET_PARENT), [pidfd]
     finally:
         os.close(own)
+
+
+def _owner(userns: Userns) -> tuple[int, int] | None:
+    """Who owns what the container may divide, where that is not the user."""
+    root = userns.uids[0].outside
+    return (root, userns.gids[0].outside) if root != os.geteuid() else None
 
 
 def root_mounts(container: Container, userns: Userns) -> list[RootMount]:

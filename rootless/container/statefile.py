@@ -38,20 +38,22 @@ def quote(text: str) -> str:
     return "".join(out) + '"'
 
 
-def write_alive(plan: dict[str, Any], status: str, pid: int, started: str) -> None:
-    """`status`: starting or running. Raises OSError."""
+def write_alive(plan: dict[str, Any], status: str, pid: int, started: str, cgroup: str) -> None:
+    """`status`: starting or running. `cgroup`: path of its own, or "". Raises OSError."""
     text = (f'{{"status":"{status}","pid":{pid},"ticks":"{start_ticks(pid)}",'
             f'"monitor":{os.getpid()},"monitor_ticks":"{start_ticks(os.getpid())}",'
             f'"boot":{quote(plan["boot"])},"host":{quote(plan["host"])},'
-            f'"socket":{quote(plan["socket"])},"started":"{started}"}}')
+            f'"socket":{quote(plan["socket"])},"cgroup":{quote(cgroup)},'
+            f'"started":"{started}"}}')
     # Longer than what may have to be written over it.
     _replace(plan["dir"], text.ljust(ROOM))
 
 
-def write_end(plan: dict[str, Any], code: int, started: str, error: str) -> None:
-    """As far as the disk allows."""
+def write_end(plan: dict[str, Any], code: int, started: str, error: str, *, oom: bool) -> None:
+    """As far as the disk allows. `oom`: the kernel killed in it for want of memory."""
     text = (f'{{"status":"exited","code":{code},"started":"{started}",'
-            f'"finished":"{now()}","error":{quote(error)}}}')
+            f'"finished":"{now()}","oom":{"true" if oom else "false"},'
+            f'"error":{quote(error)}}}')
     try:
         _replace(plan["dir"], text)
     except OSError:

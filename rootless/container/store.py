@@ -30,7 +30,9 @@ _CONFIGURED = {"process", "root", "hostname", "mounts", "linux", "annotations"}
 
 @record(frozen=True)
 class State:
-    """`status`: created, running or exited. Times are RFC 3339 or "". `pid` is 0 unless running."""
+    """`status`: created, running or exited. Times are RFC 3339 or "". `pid` is 0 unless running.
+    `cgroup`: the path of its own, also of one that was left behind. `oom`: the kernel killed in
+    it for want of memory."""
 
     status: str
     pid: int = 0
@@ -40,6 +42,8 @@ class State:
     error: str = ""
     socket: str = ""
     elsewhere: str = ""
+    cgroup: str = ""
+    oom: bool = False
 
     @property
     def running(self) -> bool:
@@ -109,7 +113,8 @@ def boot_id() -> str:
 def _state(raw: dict[str, Any]) -> State:
     if raw["status"] == "exited":
         return State("exited", code=int(raw["code"]), started=str(raw["started"]),
-                     finished=str(raw["finished"]), error=str(raw["error"]))
+                     finished=str(raw["finished"]), error=str(raw["error"]),
+                     oom=raw.get("oom") is True)
     if raw["host"] != os.uname().nodename:
         # A home directory shared by several machines: only that one can tell.
         return State("running", pid=0, started=raw["started"], elsewhere=raw["host"])
@@ -120,8 +125,9 @@ def _state(raw: dict[str, Any]) -> State:
         return State("created")
     # While its monitor lives, one that has ended is being written down this instant.
     if _lives(raw["pid"], raw["ticks"]) or _lives(raw["monitor"], raw["monitor_ticks"]):
-        return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"])
-    return State("exited", code=255, started=raw["started"],
+        return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"],
+                     cgroup=str(raw.get("cgroup", "")))
+    return State("exited", code=255, started=raw["started"], cgroup=str(raw.get("cgroup", "")),
                  error="its monitor was killed, so its exit code is not known")
 
 
@@ -323,11 +329,21 @@ def publish(paths: Paths, cid: str, data: dict[str, Any], config: dict[str, Any]
     return Container(paths, cid, data)
 
 
+def reconfigure(container: Container, config: dict[str, Any]) -> None:
+    """Replace the configuration. The caller holds the lock. Raises StorageError."""
+    write_atomic(container.dir + "/config.json", jsontext.dumps(config).encode())
+
+
 def remove(container: Container, *, volumes: bool = False) -> None:
     """Out of the store at once, then its files, and `volumes`: those it has that nobody named.
     The caller holds the lock and knows it is idle."""
     from rootless.storage import trash
 
+    left = container.state().cgroup
+    if left:
+        from rootless.container import cgroups
+
+        cgroups.clear_left(container.paths, left)
     try:
         os.unlink(socket_path(container.paths, container.id))      # of a monitor that was killed
     except OSError:

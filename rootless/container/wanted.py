@@ -6,6 +6,7 @@ from rootless.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.cgroup.limits import Resources
     from rootless.network.endpoints import Endpoint
     from rootless.network.ports import Publish
 
@@ -64,6 +65,9 @@ class Wanted:
     sysctl: tuple[tuple[str, str], ...] = ()
     init: bool = False
     userns: str = ""
+    resources: Resources | None = None  # of the OCI configuration
+    cgroupns: str = "private"           # or host
+    cgroup_parent: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     stop_signal: str = ""
     stop_timeout: int | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 
+from rootless.cgroup import advice
 from rootless.doctor import ranges
 from rootless.record import record
 
@@ -225,30 +226,22 @@ def _cgroup(facts: Facts) -> Line:
         detail = "cgroup v2, but no cgroup that you may divide"
         if facts.systemd and facts.uid != 0:
             return Line(name, MISSING, f"{detail} (no systemd user manager runs)",
-                        f"loginctl enable-linger {facts.user}")
+                        advice.linger(facts.user))
         return Line(name, MISSING, detail)
     lacking = [c for c in CONTROLLERS if c not in cgroup.controllers]
     if not lacking:
         return Line(name, OK, f"cgroup v2, {' '.join(cgroup.controllers)} in {cgroup.path}")
-    fix = ("mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate="
-           "cpu cpuset io memory pids\\n' > /etc/systemd/system/user@.service.d/delegate.conf && "
-           "systemctl daemon-reload") if facts.systemd else ""
+    fix = advice.DELEGATE if facts.systemd else ""
     have = " ".join(cgroup.controllers) or "no controller"
     return Line(name, MISSING if not cgroup.controllers else FALLBACK,
                 f"cgroup v2, {have} in {cgroup.path}; not delegated: {' '.join(lacking)}", fix)
 
 
 def _unified(facts: Facts) -> str:
-    """Takes effect at the next boot. Only systemd reads the option."""
-    word = "systemd.unified_cgroup_hierarchy=1"
+    """Only systemd reads the option."""
     if not facts.systemd or facts.outer:
         return ""
-    if facts.packages == "dnf":
-        return f"grubby --update-kernel=ALL --args={word} && reboot"
-    if facts.packages == "apt-get":
-        return (f"sed -i 's/^GRUB_CMDLINE_LINUX=\"/&{word} /' /etc/default/grub && "
-                "update-grub && reboot")
-    return ""
+    return advice.unified(facts.packages)
 
 
 def _fuse(facts: Facts) -> Line:

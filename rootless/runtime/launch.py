@@ -12,6 +12,7 @@ Invariants.
   the mount goes with the container; nothing outside ever sees it.
 - I has no capability over anything but its own namespaces: its user namespace is a child of the
   one it was cloned from, unless the plan says `host`.
+- L enters the container's cgroup before it clones, so no process of the container is outside.
 - Until its exec, I cannot be traced or opened through /proc by a process of the container
   (PR_SET_DUMPABLE 0): the interpreter's file stays out of reach (CVE-2019-5736).
 - Whatever goes wrong on the way is told on the status pipe as (kind, message, hint); the pipe
@@ -45,6 +46,8 @@ def launch(plan: Plan, userns: int, status: int, ready: int, tty: int,
     """
     try:
         process.oom_score(plan["process"])
+        if not _enter_cgroup(plan["cgroup"]):
+            plan["steps"] = [_cgroup_readonly(step) for step in plan["steps"]]
         pid = _clone_container(plan, userns, status, ready, tty, network, shared)
         os.write(ready, f"{pid}\n".encode())
         if network is not None:
@@ -56,6 +59,22 @@ def launch(plan: Plan, userns: int, status: int, ready: int, tty: int,
         process.report(status, StartError(f"cannot start the container: {_told(e)}"))
     finally:
         process.give_up(status)
+
+
+def _enter_cgroup(cgroup: Plan) -> bool:
+    """See rootless.cgroup.make.enter."""
+    if not cgroup["how"]:
+        return False
+    from rootless.cgroup import make
+
+    return make.enter(cgroup, os.getppid())
+
+
+def _cgroup_readonly(step: tuple[Any, ...]) -> tuple[Any, ...]:
+    if step[:2] == ("mount", "cgroup2"):
+        _, fstype, source, where, flags, data = step
+        return ("mount", fstype, source, where, flags | linux.MS_RDONLY, data)
+    return step
 
 
 def _told(error: OSError) -> str:

@@ -50,15 +50,17 @@ RLIMITS = {"cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "np
 
 def build(config: Config, mounts: list[RootMount], target: str, store: str,
           userns: Userns, *, volatile: bool, seccomp: bytes, size: tuple[int, int] | None,
-          flat: tuple[str, str, str] | None = None) -> Plan:
-    """`mounts`: of the root, in order. `size`: rows and columns of a terminal. `flat`: a squashfs
-    file among the layers: (squashfuse, file, where it is mounted, relative to the store)."""
+          cgroup: Plan, flat: tuple[str, str, str] | None = None) -> Plan:
+    """`mounts`: of the root, in order. `size`: rows and columns of a terminal. `cgroup`: see
+    rootless.cgroup.make. `flat`: a squashfs file among the layers: (squashfuse, file, where it is
+    mounted, relative to the store)."""
     kinds = [n["type"] for n in config["linux"]["namespaces"]]
     user = config["annotations"]["org.rootless.user"]
     return {
         "root": {"mounts": mounts, "target": target, "store": store, "volatile": volatile,
                  "flat": flat},
         "single": userns.single,
+        "cgroup": cgroup,
         "namespaces": namespaces(config),
         "uid_map": identity_map(userns, user, "uids"),
         "gid_map": identity_map(userns, user, "gids"),

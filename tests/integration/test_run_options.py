@@ -445,6 +445,17 @@ def test_the_hosts_owner_of_what_a_user_inside_writes(box: Box, shared: Path) ->
 
 NONSENSE = [
     ("add-host", ":10.0.0.1"), ("add-host", "a b:10.0.0.1"), ("add-host", "a\nb:10.0.0.1"),
+    ("blkio-weight", "9"), ("blkio-weight", "1001"), ("cgroup-conf", "memory.high"),
+    ("cgroup-conf", "cgroup.procs=1"), ("cgroup-conf", "../memory.max=1"),
+    ("cgroup-conf", "memory.high=1\n2"), ("cgroup-parent", "relative"),
+    ("cgroup-parent", "/../other"), ("cgroup-parent", ".slice"), ("cgroupns", "moon"),
+    ("cpu-period", "999"), ("cpu-quota", "999"), ("cpu-shares", "1"), ("cpus", "-1"),
+    ("cpus", "1e1"), ("cpus", "100000"), ("cpuset-cpus", "2-0"), ("cpuset-cpus", "0,,1"),
+    ("cpuset-mems", "a"), ("device-read-bps", "/dev/null:1m"), ("device-read-bps", "sda:1m"),
+    ("device-read-iops", "/no/such:1"), ("device-write-bps", "/dev/none:1m"),
+    ("device-write-iops", "/dev/null:x"), ("memory", "1x"), ("memory", "1m"),
+    ("memory-reservation", "x"), ("memory-swap", "64m"), ("oom-kill-disable", "true"),
+    ("pids-limit", "many"),
     ("cap-drop", "NONSENSE"), ("cap-add", ""), ("detach-keys", "ctrl-p,"), ("device", ""),
     ("device", "/dev/null:relative"), ("device", "/etc/passwd"), ("device", "/etc"),
     ("detach", "x"), ("dns", ""),

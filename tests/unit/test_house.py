@@ -30,13 +30,15 @@ DAILY = ("run", "create", "start", "exec", "ps", "logs", "stop", "kill", "wait",
 FOUNDATION = {"errors", "record", "jsontext", "paths", "files", "config", "clock", "linux"}
 BELOW = {
     "linux": {"errors", "record"},
-    "runtime": FOUNDATION | {"userns"},
+    "cgroup": FOUNDATION,
+    "runtime": FOUNDATION | {"userns", "cgroup"},
     "userns": FOUNDATION,
     "storage": FOUNDATION | {"userns"},
-    "doctor": FOUNDATION | {"userns", "storage"},
+    "doctor": FOUNDATION | {"userns", "storage", "cgroup"},
     "image": FOUNDATION | {"userns", "storage"},
     "network": FOUNDATION | {"userns"},
-    "container": FOUNDATION | {"userns", "storage", "image", "runtime", "network"},
+    "container": FOUNDATION | {"userns", "storage", "image", "runtime", "network",
+                                "cgroup"},
 }
 
 

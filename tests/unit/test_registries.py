@@ -119,7 +119,7 @@ def test_the_persons_file_counts_before_the_administrators(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("text", "key", "allowed"), [
-    ("colour = 1", "colour", "aliases, registries, storage"),
+    ("colour = 1", "colour", "aliases, cgroups, registries, storage"),
     ('[registries."r.example"]\nmirors = []', 'registries."r.example".mirors', "mirrors"),
     ('[registries."r.example"]\nblocked = "yes"', 'registries."r.example".blocked', "true"),
     ('[registries."r.example"]\nmirrors = [1]', 'registries."r.example".mirrors', "host:port"),

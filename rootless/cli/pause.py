@@ -1,0 +1,46 @@
+"""`rootless pause` and `unpause`."""
+
+from __future__ import annotations
+
+from rootless import paths as places
+from rootless.cli.command import FLAG, Command, Option, Options
+from rootless.cli.life import each
+from rootless.container import cgroups, store
+from rootless.container.store import Container
+from rootless.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def pause(options: Options) -> int:
+    return _each(options, cgroups.pause, False)
+
+
+def unpause(options: Options) -> int:
+    return _each(options, cgroups.unpause, True)
+
+
+def _each(options: Options, act: Callable[[Container], None], paused: bool) -> int:
+    """--all: those that run, and are or are not paused yet."""
+    if options.flag("all"):
+        if options.args:
+            raise UsageError("cannot take --all and names of containers together")
+        for container in store.every(places.of_this_user()):
+            state = container.state()
+            if state.running and not state.elsewhere and cgroups.paused(state) == paused:
+                options.args.append(container.name)
+    elif not options.args:
+        raise UsageError("no container named", hint=f"rootless {options.command.name} --help")
+    return each(options, act)
+
+
+_ALL = Option("all", FLAG, "All containers", "a")
+
+COMMANDS = {
+    "pause": Command("pause", "CONTAINER [CONTAINER...]",
+                     "Stop all processes of containers where they are.", pause, (_ALL,)),
+    "unpause": Command("unpause", "CONTAINER [CONTAINER...]", "Let paused containers go on.",
+                       unpause, (_ALL,)),
+}

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _LONGEST = 65536
 _CLIENTS = 32
 _PATIENCE = 10.0
+_PATH = 107             # of a socket's address, unix(7)
 
 
 class Api:
@@ -91,7 +92,7 @@ class Api:
 
     def add_hostfwd(self, given: dict[str, Any]) -> dict[str, Any]:
         proto = _text(given, "proto", None)
-        version = proto[3:] or ("6" if ":" in str(given.get("host_addr", "")) else "4")
+        version = proto[3:] or ("6" if ":" in str(given.get("host_addr")) else "4")
         if version not in self._guests:
             raise SlirpError(f"protocol {proto}: must be tcp or udp")
         host = _text(given, "host_addr", "0.0.0.0" if version == "4" else "::")
@@ -181,8 +182,8 @@ class _Client:
 
 
 def _text(given: dict[str, Any], name: str, default: str | None) -> str:
-    value = given.get(name, default)
-    if not isinstance(value, str) or not value:
+    value = given.get(name) or default      # podman sends "" for what it leaves to us
+    if not isinstance(value, str):
         raise SlirpError(f"`{name}` is missing" if value is None else f"`{name}` is a text")
     return value
 
@@ -202,6 +203,8 @@ def _described(number: int, one: Forward) -> dict[str, Any]:
 
 def listen(path: str) -> socket.socket:
     """A control socket at a path; one that nobody serves any more is replaced. Raises OSError."""
+    if len(os.fsencode(path)) > _PATH:
+        raise OSError(errno.ENAMETOOLONG, f"more than {_PATH} bytes", path)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:

@@ -47,6 +47,12 @@ def check(options: Options) -> None:
         raise SlirpError(f"{options.flows} flows: must be one at least")
 
 
+def prepare(options: Options) -> None:
+    """As many descriptors as the flows take, or as many flows as there are descriptors."""
+    files = open_files(2 * options.flows + _OTHERS)
+    options.flows = min(options.flows, max(16, (files - _OTHERS) // 2))
+
+
 def serve(loop: Loop, device: Device, stack: Stack, *, ready: int = -1, until: int = -1) -> None:
     """Until SIGTERM or SIGINT, the end of `until`, or the device's."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -80,8 +86,7 @@ def run(options: Options, *, device: int, control: int = -1, ready: int = -1,
     """
     check(options)
     close_others({fd for fd in (2, device, control, ready, until) if fd >= 0})
-    files = open_files(2 * options.flows + _OTHERS)
-    options.flows = min(options.flows, max(16, (files - _OTHERS) // 2))
+    prepare(options)
     loop = Loop()
     machine = Device(device)
     stack = Stack(loop, machine, options)

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from slirp.device import Device
+    from slirp.link import Link
     from slirp.loop import Loop
     from slirp.options import Options
 
 # Packets taken before the acknowledgments they made due are sent, and others have their turn.
 _BATCH = 32
+_SOLICIT = bytes((wire.NEIGHBOUR_SOLICIT,))
 _NO_VNET = bytes(VNET_SIZE)
 _FLAGS_TRUSTED = wire.VNET_NEEDS_CSUM | wire.VNET_DATA_VALID
 
@@ -49,6 +51,7 @@ class Stack:
         self.loop = loop
         self.device = device
         self.mtu = options.mtu
+        self.link: Link | None = None
         self.reach = reach or Reach(options)
         self._ipv6 = options.ipv6
         self._view = memoryview(device.buffer)
@@ -61,7 +64,7 @@ class Stack:
 
     def prefix(self, source: bytes) -> bytes:
         """What stands before an IP header from this address: a virtio header, and a TAP's."""
-        return _NO_VNET
+        return _NO_VNET + self.link.header(source) if self.link is not None else _NO_VNET
 
     def ready(self, _events: int) -> None:
         """The loop's handler of the device."""
@@ -97,6 +100,11 @@ class Stack:
                     self.tcp.receive(self._view, key, base + 40, end)
                 return
         try:
+            if self.link is not None and buffer[base] >> 4 not in (4, 6):
+                answer = self.link.arp(self._view[VNET_SIZE:length])
+                if answer is not None:
+                    self.device.send(_NO_VNET, answer)
+                return
             _, gso, _, segment, _, _ = VNET.unpack_from(buffer)
             self._slow(wire.parse(self._view[:length], base, length), gso, segment)
         except Malformed:
@@ -123,8 +131,18 @@ class Stack:
                 self.names.receive(packet)
             else:
                 self.udp.receive(packet, segment if gso & 0x7F == GSO_UDP_L4 else 0)
+        elif packet.proto == ICMPV6 and packet.payload[:1] == _SOLICIT:
+            self._solicited(packet)
         elif packet.proto in (ICMP, ICMPV6):
             self.icmp.receive(packet)
+
+    def _solicited(self, packet: Packet) -> None:
+        """A neighbour solicitation: only a TAP has neighbours."""
+        found = self.link.neighbour(packet) if self.link is not None else None
+        if found is not None:
+            source, message = found
+            head = wire.ip(source, packet.src, ICMPV6, len(message), ttl=255)
+            self.device.send(self.prefix(source), head, message)
 
     # ---- packets out ----------------------------------------------------------------------------
 
@@ -158,7 +176,10 @@ class Stack:
                          + wire.UDP_HEADER.pack(sport, dport, length, partial), data)
 
     def unreachable(self, why: str, source: bytes, destination: bytes, quoted: bytes) -> None:
-        """Tell `destination` that what it sent, `quoted`, did not arrive; `why` as in _CODES."""
+        """Tell `destination` that what it sent, `quoted`, did not arrive; `why` as in _CODES.
+        Never about what was sent to a group (RFC 1122 3.2.2, RFC 4443 2.4)."""
+        if source[0] >= 224 if len(source) == 4 else source[0] == 255:
+            return
         gateway = self.reach.gateways.get(len(source), source)
         code, code6 = _CODES[why]
         if len(source) == 4:

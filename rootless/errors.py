@@ -9,6 +9,8 @@
     ├── RegistryError         the registry is unreachable, refused us, or answered nonsense
     │   └── AuthError         ... because of credentials
     ├── ImageError            an image, manifest, layer or archive is malformed or hostile
+    ├── BuildError            an image could not be built
+    │   └── DockerfileError       ... because of what its Dockerfile says; `excerpt` shows where
     └── StartError            the container could not be started
         ├── CommandNotFound       exit code 127
         └── CommandNotExecutable  exit code 126
@@ -64,6 +66,16 @@ class AuthError(RegistryError):
 
 class ImageError(RootlessError):
     pass
+
+
+class BuildError(RootlessError):
+    pass
+
+
+class DockerfileError(BuildError):
+    """`excerpt`: the lines in question with a margin and a caret, to be shown below the message."""
+
+    excerpt = ""
 
 
 class StartError(RootlessError):

@@ -1,0 +1,158 @@
+"""Which stages a target needs, and what each of their names means.
+
+    FROM name           a stage above it, a named context, an image
+    COPY --from=name    a stage anywhere (a number: its index), a named context, an image
+    RUN --mount=from=   the same
+
+A named context (--build-context NAME=...) stands before everything, as in docker. Only what the
+target reaches is looked at: a broken stage that nobody needs does no harm.
+"""
+
+from __future__ import annotations
+
+from rootless.build import mounts, scope, typed
+from rootless.build.instructions import Copy, Run
+from rootless.errors import BuildError
+from rootless.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from typing import Union
+
+    from rootless.build.instructions import From, Instruction
+    from rootless.build.parse import Dockerfile, Stage
+    from rootless.build.scope import Scope
+    from rootless.build.source import Where
+
+    # A stage's index; or the name of an image, of a named context, or "scratch".
+    Origin = Union[int, str]
+
+SCRATCH = "scratch"
+
+
+@record(frozen=True)
+class Plan:
+    """`order`: the stages to be built, each behind those it needs. `starts`: their FROMs with
+    variables replaced. `bases`: what they start from. `needs`: the stages they need, base
+    included; two stages that do not need each other may be built at the same time."""
+
+    dockerfile: Dockerfile
+    target: int
+    order: tuple[int, ...]
+    starts: dict[int, From]
+    bases: dict[int, Origin]
+    needs: dict[int, tuple[int, ...]]
+    contexts: frozenset[str]
+
+    def origin(self, name: str, where: Where) -> Origin:
+        """What --from=NAME means. Raises DockerfileError."""
+        return _origin(self.dockerfile, self.contexts, name, where)
+
+
+def plan(dockerfile: Dockerfile, top: Scope, target: str = "", contexts: Collection[str] = (),
+         triggers: Mapping[int, Sequence[Instruction]] | None = None) -> Plan:
+    """`contexts`: names of named contexts. `triggers`: what base images add to stages (ONBUILD),
+    once it is known; they may need stages that the file itself does not ask for.
+
+    Raises BuildError for a target that is not there, DockerfileError for what is wrong in it.
+    """
+    names = frozenset(name.lower() for name in contexts)
+    added = triggers or {}
+    last = find_target(dockerfile, target).index
+    starts: dict[int, From] = {}
+    bases: dict[int, Origin] = {}
+    needs: dict[int, tuple[int, ...]] = {}
+    order: list[int] = []
+    # Depth first with a path instead of recursion: a stage is done when all it needs is done.
+    path: list[tuple[int, Iterator[tuple[int, Where]]]] = []
+
+    def enter(index: int) -> None:
+        stage = dockerfile.stages[index]
+        starts[index] = scope.resolve_from(stage.start, top)
+        bases[index] = _base(dockerfile, names, index, starts[index])
+        wanted = list(_wanted(dockerfile, names, stage, bases[index], added.get(index, ())))
+        needs[index] = tuple(dict.fromkeys(other for other, _ in wanted))
+        path.append((index, iter(wanted)))
+
+    enter(last)
+    while path:
+        index, wanted = path[-1]
+        for other, where in wanted:
+            if any(other == above for above, _ in path):
+                chain = [above for above, _ in path]
+                circle = [dockerfile.stages[i].title for i in chain[chain.index(other):]]
+                raise where.error("circular: stage " + " needs ".join([*circle, circle[0]]))
+            if other not in starts:
+                enter(other)
+                break
+        else:
+            order.append(index)
+            path.pop()
+    return Plan(dockerfile, last, tuple(order), starts, bases, needs, names)
+
+
+def find_target(dockerfile: Dockerfile, target: str) -> Stage:
+    """By name, by index, or the last stage for "". Raises BuildError."""
+    stages = dockerfile.stages
+    if not target:
+        return stages[-1]
+    for stage in reversed(stages):
+        if stage.name == target.lower():
+            return stage
+    if target.isascii() and target.isdigit() and int(target) < len(stages):
+        return stages[int(target)]
+    known = [stage.name for stage in stages if stage.name]
+    raise BuildError(f"no such stage: {target}: {dockerfile.source.name} has "
+                     + (", ".join(known) if known else "no stage with a name"),
+                     hint=typed.near(target.lower(), known))
+
+
+def find_stage(dockerfile: Dockerfile, name: str, before: int | None = None) -> int | None:
+    """The last stage of that name above `before`, or anywhere."""
+    for stage in reversed(dockerfile.stages[:before]):
+        if stage.name and stage.name == name.lower():
+            return stage.index
+    return None
+
+
+def _base(dockerfile: Dockerfile, contexts: frozenset[str], index: int, start: From) -> Origin:
+    if start.image.lower() in contexts:
+        return start.image
+    found = find_stage(dockerfile, start.image, index)
+    return start.image if found is None else found
+
+
+def _origin(dockerfile: Dockerfile, contexts: frozenset[str], name: str, where: Where) -> Origin:
+    if name.lower() in contexts:
+        return name
+    if name.isascii() and name.isdigit():
+        if int(name) >= len(dockerfile.stages):
+            raise where.error(f"there is no stage {name}: the file has {len(dockerfile.stages)}, "
+                              "counted from 0", token=name)
+        return int(name)
+    found = find_stage(dockerfile, name)
+    return name if found is None else found
+
+
+def _wanted(dockerfile: Dockerfile, contexts: frozenset[str], stage: Stage, base: Origin,
+            triggers: Sequence[Instruction]) -> Iterator[tuple[int, Where]]:
+    """(stage, who wants it)."""
+    if isinstance(base, int):
+        yield base, stage.start.where
+    for one in (*triggers, *stage.instructions):
+        for name in froms(one):
+            origin = _origin(dockerfile, contexts, name, one.where)
+            if isinstance(origin, int):
+                yield origin, one.where
+
+
+def froms(one: Instruction) -> list[str]:
+    """Names that an instruction takes files from."""
+    if isinstance(one, Copy):
+        return [one.from_] if one.from_ else []
+    if isinstance(one, Run):
+        return [value for flag in one.mount_flags for field in mounts.fields(flag)
+                for key, _, value in (field.partition("="),)
+                if key.lower() == "from" and value]
+    return []

@@ -83,8 +83,8 @@ def parse(texts: list[str], default: str, *, ip: str = "", ip6: str = "", mac: s
 
 
 def _endpoint(text: str) -> Endpoint:
-    name, colon, options = text.partition(":")
-    if not colon and "=" in text:
+    name, _, options = text.partition(":")
+    if "=" in name:
         name, options = "", text
     values: dict[str, str] = {"ip": "", "ip6": "", "mac": ""}
     aliases = []

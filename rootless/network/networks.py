@@ -194,7 +194,7 @@ def create(paths: Paths, name: str, *, subnets: list[tuple[str, str, str]] | Non
                                    f"{theirs} of network {other}", hint="another --subnet, or "
                                    "none: a free one is chosen")
         if not any(len(r.gateway) == 4 for r in ranges):
-            ranges.append(_free4(list(used), host_routes(), default=name == DEFAULT))
+            ranges.append(free4(list(used), host_routes(), default=name == DEFAULT))
         if ipv6 and not any(len(r.gateway) == 16 for r in ranges):
             # A subnet of one's own (RFC 4193): 40 random bits meet no other.
             ranges.append(plan_range(f"fd{os.urandom(1).hex()}:{os.urandom(2).hex()}:"
@@ -233,7 +233,7 @@ def plan_range(subnet: str, gateway: str, pool: str) -> Range:
     return Range(whole, door, part)
 
 
-def _free4(used: list[Subnet], routes: list[Subnet], *, default: bool) -> Range:
+def free4(used: list[Subnet], routes: list[Subnet], *, default: bool) -> Range:
     """The first subnet of ours that no network has and that the machine does not reach itself."""
     for whole, length in POOLS[0 if default else 1:]:
         area = address.subnet(whole)

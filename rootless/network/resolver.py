@@ -76,8 +76,10 @@ class Resolver:
     """Serves on sockets that the caller has bound in the network's namespace."""
 
     def __init__(self, loop: Loop, answers: Answers, datagrams: list[_socket.socket],
-                 listeners: list[_socket.socket]) -> None:
+                 listeners: list[_socket.socket], port: int = PORT) -> None:
+        """`port`: where the servers that are asked for the rest listen."""
         self.loop = loop
+        self.port = port
         self.answers = answers
         self.sockets = [*datagrams, *listeners]
         self.asked: set[_Asked] = set()
@@ -170,7 +172,7 @@ class _Asked:
         while self.left:
             server = self.left.pop(0)
             try:
-                self.sock = _connected(server, _socket.SOCK_DGRAM)
+                self.sock = _connected(server, self.owner.port, _socket.SOCK_DGRAM)
                 self.sock.send(self.data)
             except OSError:
                 self._drop()
@@ -219,7 +221,7 @@ class _Relay(_Asked):
         while self.left:
             server = self.left.pop(0)
             try:
-                self.sock = _connected(server, _socket.SOCK_STREAM)
+                self.sock = _connected(server, self.owner.port, _socket.SOCK_STREAM)
             except OSError:
                 self._drop()
                 continue
@@ -322,16 +324,16 @@ class _Stream:
         self.owner.loop.change(self.sock.fileno(), READ | WRITE if self.unsent else READ)
 
 
-def _connected(server: str, kind: int) -> _socket.socket:
+def _connected(server: str, port: int, kind: int) -> _socket.socket:
     """A socket to a server, not yet connected where that takes time. Raises OSError."""
     where, _, scope = server.partition("%")
     family = _socket.AF_INET6 if ":" in where else _socket.AF_INET
     sock = _socket.socket(family, kind | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         if family == _socket.AF_INET6:
-            sock.connect((where, PORT, 0, _socket.if_nametoindex(scope) if scope else 0))
+            sock.connect((where, port, 0, _socket.if_nametoindex(scope) if scope else 0))
         else:
-            sock.connect((where, PORT))
+            sock.connect((where, port))
     except BlockingIOError:
         pass
     except OSError:

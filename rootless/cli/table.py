@@ -43,6 +43,7 @@ VERBS = {
     "untag": ("rootless.cli.history", "Take names away from an image"),
     "tag": (_IMAGES, "Give an image another name"),
     "save": ("rootless.cli.save", "Write images into an archive"),
+    "cp": ("rootless.cli.cp", "Copy files between a container and the host"),
     "export": ("rootless.cli.save", "Write the files of a container into an archive"),
     "copy": ("rootless.cli.copy", "Copy an image from one place to another"),
     "load": ("rootless.cli.load", "Load images from an archive"),
@@ -61,7 +62,8 @@ GROUPS = {
     "container": ("Manage containers", {
         "run": "run", "create": "create", "start": "start", "attach": "attach", "exec": "exec",
         "ls": "ps", "ps": "ps", "list": "ps", "logs": "logs", "stop": "stop", "kill": "kill",
-        "wait": "wait", "rm": "rm", "export": "export", "pause": "pause", "unpause": "unpause",
+        "wait": "wait", "rm": "rm", "export": "export",
+        "cp": "cp", "pause": "pause", "unpause": "unpause",
         "update": "update", "stats": "stats",
     }),
     "image": ("Manage images", {

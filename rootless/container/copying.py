@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import os
 
-from rootless.errors import Conflict, NotFound, UsageError
+from rootless.errors import Conflict, NotFound
+from rootless.files import write_all
 from rootless.image.layer import Writer, clean
 from rootless.image.tar import DIRECTORY, LINK, Entry, Reader, show
 from rootless.record import record
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rootless.userns.keeper import Userns
 
 READ = 1 << 20
+SMALL = 1 << 16
 TOP = b"."
 
 
@@ -49,15 +51,15 @@ class Place:
 
 def place(source: Source, destination: str, kind: str, *, parent: bool) -> Place:
     """docker's rules (docker-container-cp(1)). `kind`: directory, file or "" for what is there.
-    `parent`: its directory exists. Raises UsageError, NotFound."""
+    `parent`: its directory exists. Raises Conflict, NotFound."""
     slash = destination.endswith(("/", "/."))
     if kind == "directory":
         return Place(not source.contents, not source.contents)
     if kind == "file":
         if source.directory:
-            raise UsageError(f"cannot copy a directory to {destination}: it is a file")
+            raise Conflict(f"cannot copy a directory to {destination}: it is a file")
         if slash:
-            raise UsageError(f"cannot copy to {destination}: it is no directory")
+            raise Conflict(f"cannot copy to {destination}: it is no directory")
         return Place(False, True)
     if not parent:
         raise NotFound(f"cannot copy to {destination}: there is no such directory: "
@@ -67,9 +69,55 @@ def place(source: Source, destination: str, kind: str, *, parent: bool) -> Place
     return Place(False, True)
 
 
-def chunks(fd: int) -> Iterator[bytes]:
-    while data := os.read(fd, READ):
-        yield data
+class Chunks:
+    """What comes through a pipe, and how much it was."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.total = 0
+
+    def __iter__(self) -> Chunks:
+        return self
+
+    def __next__(self) -> bytes:
+        data = os.read(self._fd, READ)
+        if not data:
+            raise StopIteration
+        self.total += len(data)
+        return data
+
+
+class Gathered:
+    """Writes into a pipe, headers together: a `write` of each would be thousands of calls."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._small = bytearray()
+
+    def write(self, data: bytes | memoryview) -> None:
+        if len(data) < SMALL:
+            self._small += data
+            if len(self._small) < SMALL:
+                return
+            data = b""
+        self.flush()
+        write_all(self._fd, data)
+
+    def flush(self) -> None:
+        write_all(self._fd, self._small)
+        self._small = bytearray()
+
+
+def wide_pipe() -> tuple[int, int]:
+    """With room for a whole piece, where the user's share of such memory allows it."""
+    import fcntl
+
+    r, w = os.pipe()
+    try:
+        fcntl.fcntl(w, 1031, READ)      # F_SETPIPE_SZ, known to Python 3.10
+    except OSError:
+        pass
+    return r, w
 
 
 class Placed(Reader):
@@ -80,10 +128,19 @@ class Placed(Reader):
         self.prefix = prefix
         self.top = top
         self.seen = False       # anything at all
+        self._held: Entry | None = None
+
+    def peek(self) -> Entry | None:
+        """The first entry, as it came; None where there is none."""
+        try:
+            self._held = super().__next__()
+        except StopIteration:
+            pass
+        return self._held
 
     def __next__(self) -> Entry:
         while True:
-            entry = super().__next__()
+            entry, self._held = self._held or super().__next__(), None
             self.seen = True
             parts = clean(entry.name)
             if parts or (self.top and (self.prefix or entry.kind == DIRECTORY)):
@@ -123,6 +180,16 @@ class Copier(Writer):
             raise Conflict(f"cannot overwrite {show(parts[-1])} with a file: it is a directory"
                            ) from None
         return parent
+
+    def _create(self, entry: Entry, parts: tuple[bytes, ...]) -> int:
+        try:
+            return super()._create(entry, parts)
+        except OSError as e:
+            if e.errno != errno.EBUSY:
+                raise
+        # A file that is mounted there, as /etc/hosts: it is written, it cannot be replaced.
+        return os.open(parts[-1], os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                       | os.O_NONBLOCK, dir_fd=self._at(parts[:-1]))
 
     def _attributes(self, fd: int, entry: Entry) -> None:
         if self._owner is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _INSIDE = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 # Of the kernel and of ours: what a stopped container has there are empty directories.
-_NOT_SHOWN = ("/proc", "/sys", "/dev")
+NOT_SHOWN = ("/proc", "/sys", "/dev")
 
 
 class View:
@@ -129,7 +129,7 @@ def steps(config: dict[str, Any]) -> list[tuple[Any, ...]]:
     for mount in config["mounts"]:
         at = mount["destination"]
         if mount["type"] == "bind" and not any(at == p or at.startswith(p + "/")
-                                               for p in _NOT_SHOWN):
+                                               for p in NOT_SHOWN):
             kind, source, where, attrs, recursive, _, spread = plan.mount_step(mount)
             found.append((kind, source, where, attrs, recursive, "optional", spread))
     return found
@@ -157,6 +157,22 @@ def _visible(container: Container, pid: int) -> int:
 def resolve(root: int, path: bytes, flags: int) -> int:
     """Open a path inside, links and all; O_CLOEXEC is added. Raises OSError."""
     return linux.openat2(root, path.lstrip(b"/") or b".", flags, resolve=_INSIDE)
+
+
+def engines_own(root: int, parts: list[bytes]) -> frozenset[int]:
+    """Devices of the kernel's filesystems in a container that runs, which nobody means who asks
+    for a directory (`parts`, from the root) that only contains them."""
+    found = set()
+    for name in NOT_SHOWN:
+        try:
+            found.add(os.stat(name[1:], dir_fd=root, follow_symlinks=False).st_dev)
+        except FileNotFoundError:
+            continue
+    here = resolve(root, b"/".join(parts), os.O_PATH | os.O_NOFOLLOW)
+    asked = os.fstat(here).st_dev
+    os.close(here)
+    found -= {os.fstat(root).st_dev}
+    return frozenset() if asked in found else frozenset(found)
 
 
 def canonical(root: int, path: bytes, *, follow: bool) -> list[bytes]:

@@ -21,7 +21,6 @@ import posixpath
 from rootless.container import store
 from rootless.container.wanted import Mount
 from rootless.errors import StorageError, UsageError, os_reason
-from rootless.files import write_all
 from rootless.record import replace
 from rootless.storage import trash, volumes
 from rootless.storage.volumes import ANONYMOUS, Volume
@@ -207,7 +206,7 @@ def _fill(container: Container, userns: Userns, volume: Volume, destination: str
         volumes.give_to_root(aside, userns)
     except FileExistsError:
         pass
-    r, w = os.pipe()
+    r, w = copying.wide_pipe()
     opened = [os.open(p, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
               for p in (aside, volume.data)]
 
@@ -218,9 +217,11 @@ def _fill(container: Container, userns: Userns, volume: Volume, destination: str
             here = view.resolve(root, b"/".join(parts), os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             return
-        tar = Writer(lambda data: write_all(w, data))
+        out = copying.Gathered(w)
+        tar = Writer(out.write)
         pack_one(here, copying.TOP, copying.TOP, tar)
         tar.finish()
+        out.flush()
 
     def receive() -> None:
         os.close(w)
@@ -231,7 +232,7 @@ def _fill(container: Container, userns: Userns, volume: Volume, destination: str
             os.mkdir("new", 0o700, dir_fd=filling)
             new = os.open("new", _DIRECTORY, dir_fd=filling)
             copier = copying.Copier(userns, new)
-            reader = copying.Placed(copying.chunks(r), [], top=True)
+            reader = copying.Placed(copying.Chunks(r), [], top=True)
             copier.write(reader)
             if reader.seen:
                 copier.finish_root()

@@ -30,15 +30,16 @@ _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK, st
           stat.S_IFCHR: CHAR, stat.S_IFBLK: DEVICE}
 
 
-def pack(root: int, tar: Writer, prefix: bytes = b"", *, layer: bool = False) -> None:
+def pack(root: int, tar: Writer, prefix: bytes = b"", *, layer: bool = False,
+         avoid: frozenset[int] = frozenset()) -> None:
     """Everything below the directory `root`, without itself, as docker's export has it.
-    `prefix` comes before every name. `layer`: the tree is an overlay's upper directory, and what
-    it hides is told in OCI's words (image-spec, layer.md: whiteouts).
+    `prefix` comes before every name. `avoid`: as `walk` has it. `layer`: the tree is an overlay's
+    upper directory, and what it hides is told in OCI's words (image-spec, layer.md: whiteouts).
 
     Raises OSError, StorageError.
     """
     links: dict[tuple[int, int], bytes] = {}
-    for parent, name, path in walk(root):
+    for parent, name, path in walk(root, avoid):
         path = prefix + path
         try:
             st = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -77,7 +78,8 @@ def _hides(parent: int, name: bytes) -> bool:
         return False
 
 
-def pack_one(parent: int, name: bytes, path: bytes, tar: Writer) -> None:
+def pack_one(parent: int, name: bytes, path: bytes, tar: Writer,
+             avoid: frozenset[int] = frozenset()) -> None:
     """What has the name in the directory `parent`, as `path`, with all that is below it."""
     st = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if stat.S_ISSOCK(st.st_mode):
@@ -87,14 +89,15 @@ def pack_one(parent: int, name: bytes, path: bytes, tar: Writer) -> None:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
                      dir_fd=parent)
         try:
-            pack(fd, tar, path + b"/")
+            pack(fd, tar, path + b"/", avoid=avoid)
         finally:
             os.close(fd)
 
 
-def walk(root: int) -> Iterator[tuple[int, bytes, bytes]]:
+def walk(root: int, avoid: frozenset[int] = frozenset()) -> Iterator[tuple[int, bytes, bytes]]:
     """(descriptor of the directory, name in it, path) of everything, a directory before what is
-    in it. The descriptor is good until the next step."""
+    in it. The descriptor is good until the next step. What lies on the devices to `avoid` is left
+    out, but for the directory they are mounted on."""
     stack = [(os.dup(root), sorted(map(os.fsencode, os.listdir(root)), reverse=True), b"")]
     try:
         while stack:
@@ -115,6 +118,9 @@ def walk(root: int) -> Iterator[tuple[int, bytes, bytes]]:
                     raise StorageError(f"cannot walk {show(path)}: the directories are nested too "
                                        "deeply", hint="ulimit -n 65536") from None
                 raise
+            if avoid and os.fstat(fd).st_dev in avoid:
+                os.close(fd)
+                continue
             stack.append((fd, sorted(map(os.fsencode, os.listdir(fd)), reverse=True), path + b"/"))
     finally:
         for fd, _, _ in stack:

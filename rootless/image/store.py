@@ -367,7 +367,7 @@ def publish(paths: Paths, reference: str, descriptor: dict[str, Any], *, source:
         (SIZE, str(sum(layer_sizes(paths, image))))) if v}
     _note_blobs(paths, image)
     with index_lock(paths):
-        write_index(paths, _with(read_index(paths), entry, full))
+        write_index(paths, _plain(paths, _with(read_index(paths), entry, full)))
     return load(paths, entry)
 
 
@@ -388,7 +388,7 @@ def untag(paths: Paths, names: set[str]) -> None:
             if all(e["digest"] != entry["digest"] for e in kept):
                 notes = {k: v for k, v in (entry.get("annotations") or {}).items() if k != NAME}
                 kept.append({**entry, "annotations": notes})
-        write_index(paths, kept)
+        write_index(paths, _plain(paths, kept))
 
 
 def _manifest_of(paths: Paths, entry: Entry) -> str:
@@ -412,7 +412,8 @@ def tag(paths: Paths, image: Image, name: str) -> None:
                   if k in (SIZE, SOURCE, ORIGINAL)}
         if wanted.repository != image.repository:
             values.pop(SOURCE, None)        # that repository may not hold it
-        write_index(paths, _with(entries, {**old, "annotations": {NAME: full, **values}}, full))
+        new = {**old, "annotations": {NAME: full, **values}}
+        write_index(paths, _plain(paths, _with(entries, new, full)))
 
 
 def _with(entries: list[Entry], new: Entry, full: str) -> list[Entry]:
@@ -431,6 +432,30 @@ def _with(entries: list[Entry], new: Entry, full: str) -> list[Entry]:
     if full or all(e["digest"] != new["digest"] for e in kept):
         kept.append(new)
     return kept
+
+
+def _plain(paths: Paths, entries: list[Entry]) -> list[Entry]:
+    """Without what has no name and is an image that has one, in another form: its layers were
+    compressed otherwise when it came by another way."""
+    if all(annotation(e, NAME) for e in entries):
+        return entries
+    known = {_identity(paths, e) for e in entries if annotation(e, NAME)}
+    kept: list[Entry] = []
+    for entry in reversed(entries):         # of nameless forms the latest
+        identity = "" if annotation(entry, NAME) else _identity(paths, entry)
+        if not identity or identity not in known:
+            kept.append(entry)
+        known.add(identity)
+    return kept[::-1]
+
+
+def _identity(paths: Paths, entry: Entry) -> str:
+    """The image's id, "" where that cannot be read."""
+    try:
+        config = manifests.document(read_blob(paths, entry["digest"]), "").get("config")
+    except (StorageError, ImageError):
+        return ""
+    return str(config.get("digest") or "") if isinstance(config, dict) else ""
 
 
 def layer_sizes(paths: Paths, image: Image) -> list[int]:

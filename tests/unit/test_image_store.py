@@ -160,6 +160,30 @@ def test_what_other_tools_wrote_is_kept(paths: Paths) -> None:
     assert names(paths) == ["", "docker.io/library/app:latest", "docker.io/library/other:latest"]
 
 
+def test_an_image_with_a_name_leaves_no_nameless_form_behind(paths: Paths) -> None:
+    """The same image, with layers that were compressed otherwise on their way."""
+    first = add(paths, "app", "a")
+    text = json.dumps({**first.manifest, "annotations": {"form": "other"}}).encode()
+    entry = {"mediaType": manifest.OCI_MANIFEST, "size": len(text),
+             "digest": store.put_blob(paths, text)}
+    with store.hold(paths):
+        store.publish(paths, "", entry)
+        assert names(paths) == ["docker.io/library/app:latest"]
+        assert store.publish(paths, "app", entry).id == first.id
+    assert names(paths) == ["docker.io/library/app:latest"]
+    assert store.every(paths)[0].digest == entry["digest"]
+    store.untag(paths, {"docker.io/library/app:latest"})
+    assert [i.id for i in store.every(paths)] == [first.id]
+    with store.hold(paths):
+        store.publish(paths, "", {**entry, "digest": first.digest})
+    assert [i.digest for i in store.every(paths)] == [first.digest]
+    # Another image that loses its name stays, and what cannot be read is nobody's form.
+    add(paths, "app", "bb")
+    os.unlink(store.blob_path(paths, first.digest))
+    add(paths, "app", "ccc")
+    assert names(paths) == ["", "", "docker.io/library/app:latest"]
+
+
 # ---- what goes ---------------------------------------------------------------------------------
 
 def test_the_sweep_takes_what_nothing_names(paths: Paths) -> None:

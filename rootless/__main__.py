@@ -68,7 +68,7 @@ def _main(argv: list[str]) -> int:
         name, rest = find(argv)
         link = -1
         if name in STARTERS:
-            from rootless.container.monitor import fork_early
+            from rootless.container.early import fork_early
 
             link = fork_early()
         command = load(name)

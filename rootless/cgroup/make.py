@@ -65,10 +65,17 @@ def enter(plan: Plan, monitor: int) -> bool:
 def _enter_scope(plan: Plan, monitor: int) -> None:
     from rootless.cgroup import unit
 
-    unit.start_scope(plan["socket"], unit.name_of(plan["id"]), plan["parent"],
-                     f"container {plan['name']}", [monitor, os.getpid()], plan["properties"])
-    scope = tree.directory(tree.of_process("self"))
-    for leaf, pid in ((MONITOR, monitor), (INNER, os.getpid())):
+    here = tree.of_process("self")
+    moved = [(INNER, os.getpid())]
+    if here.endswith(f"/{unit.name_of(plan['id'])}/{MONITOR}"):
+        here = here[:-len(MONITOR) - 1]     # it is started again, the monitor has stayed
+    else:
+        unit.start_scope(plan["socket"], unit.name_of(plan["id"]), plan["parent"],
+                         f"container {plan['name']}", [monitor, os.getpid()], plan["properties"])
+        here = tree.of_process("self")
+        moved.insert(0, (MONITOR, monitor))
+    scope = tree.directory(here)
+    for leaf, pid in moved:
         os.mkdir(f"{scope}/{leaf}")
         tree.write(f"{scope}/{leaf}", "cgroup.procs", str(pid))
     enable(scope)

@@ -6,7 +6,8 @@ import sys
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
-from rootless.cli.ps import age, seconds_of, table
+from rootless.cli.ps import age, table
+from rootless.clock import seconds_of
 from rootless.errors import NotFound, RootlessError, StorageError, UsageError
 from rootless.image import store
 from rootless.image.reference import familiar, parse

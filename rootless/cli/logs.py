@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from rootless import clock
 from rootless import paths as places
 from rootless.cli.command import FLAG, VALUE, Command, Option, Options
 from rootless.container import logs, store
@@ -11,74 +14,64 @@ from rootless.errors import UsageError
 def run(options: Options) -> int:
     container = store.find(places.of_this_user(), options.args[0])
     text = options.value("tail")
-    if text is not None and text != "all" and not text.isdigit():
+    if text is not None and text not in ("all", "-1") and not text.isdigit():
         raise UsageError(f"invalid argument for --tail: {text}", hint="a number, or all")
-    tail = None if text is None or text == "all" else int(text)
+    tail = int(text) if text is not None and text.isdigit() else None
     since, until = (_moment(options.value(name)) for name in ("since", "until"))
     stamped = options.flag("timestamps")
+    driver = str(container.data["log_driver"])
+    pieces = logs.read(container, follow=options.flag("follow"), tail=tail)
+    if not (stamped or since or until):
+        for data in pieces:
+            _show(logs.plain(driver, data))
+        return 0
     begins = {b"stdout": True, b"stderr": True}
-    waiting: dict[int, list[bytes]] = {1: [], 2: []}
-    size = 0
-    for stamp, stream, line in logs.read(container, follow=options.flag("follow"), tail=tail):
-        if since and stamp < since:
-            continue
-        if until and stamp > until:
+    for data in pieces:
+        shown: list[tuple[bytes, bytes]] = []
+        over = False
+        for stamp, stream, line in logs.entries(driver, data):
+            if since and stamp < since:
+                continue
+            if until and stamp > until:
+                over = True
+                break
+            shown.append((stream, stamp + b" " + line if stamped and begins[stream] else line))
+            begins[stream] = line.endswith(b"\n")
+        _show(shown)
+        if over:
             break
-        ours = 2 if stream == b"stderr" else 1
-        if waiting[3 - ours]:
-            # The two streams keep their order where they meet on one terminal.
-            _flush(waiting)
-        if stamped and begins[stream]:
-            waiting[ours].append(stamp + b" ")
-        begins[stream] = line.endswith(b"\n")
-        waiting[ours].append(line)
-        size += len(line)
-        if size > 1 << 16 or options.flag("follow"):
-            _flush(waiting)
-            size = 0
-    _flush(waiting)
     return 0
 
 
-def _flush(waiting: dict[int, list[bytes]]) -> None:
-    from rootless.files import write_all
+def _show(found: list[tuple[bytes, bytes]]) -> None:
+    """The two streams keep their order where they meet on one terminal."""
+    waiting: list[bytes] = []
+    last = b""
+    for stream, text in found:
+        if stream != last:
+            _flush(last, waiting)
+        last = stream
+        waiting.append(text)
+    _flush(last, waiting)
 
-    for fd, parts in waiting.items():
-        if parts:
-            write_all(fd, b"".join(parts))
-            parts.clear()
 
+def _flush(stream: bytes, waiting: list[bytes]) -> None:
+    if waiting:
+        from rootless.files import write_all
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+        write_all(2 if stream == b"stderr" else 1, b"".join(waiting))
+        waiting.clear()
 
 
 def _moment(text: str | None) -> bytes:
     """`10m`, `1h30m`, a Unix time or an RFC 3339 time as the log writes it; b"" for none."""
     if not text:
         return b""
-    import time
-
-    if text.replace(".", "", 1).isdigit():
-        at = float(text)
-    elif text[-1] in _UNITS and text[0].isdigit():
-        at, number = time.time(), ""
-        for c in text:
-            if c.isdigit() or c == ".":
-                number += c
-            elif c in _UNITS and number:
-                at -= float(number) * _UNITS[c]
-                number = ""
-            else:
-                raise UsageError(f"invalid time: {text}", hint="10m, 1h30m, or 2026-01-31T12:00:00")
-    else:
-        from rootless.cli.ps import seconds_of
-
-        at = seconds_of(text if "T" in text else text + "T00:00:00")
-        if not at:
-            raise UsageError(f"invalid time: {text}", hint="10m, 1h30m, or 2026-01-31T12:00:00")
-    whole = int(at)
-    return (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-            + f".{int((at - whole) * 1e9):09d}Z").encode()
+    try:
+        return clock.stamp(int(clock.moment(text, time.time()) * 1e9)).encode()
+    except ValueError:
+        raise UsageError(f"invalid time: {text}", hint="10m, 1h30m, or 2026-01-31T12:00:00"
+                         ) from None
 
 
 COMMANDS = {

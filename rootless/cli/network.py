@@ -7,7 +7,8 @@ import time
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
-from rootless.cli.ps import seconds_of, table
+from rootless.cli.ps import table
+from rootless.clock import seconds_of
 from rootless.container import connect, store
 from rootless.errors import Conflict, NotFound, RootlessError, UsageError
 from rootless.network import describe, endpoints, networks, ports

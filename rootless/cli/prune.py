@@ -9,7 +9,7 @@ from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, Command, Option, Options
 from rootless.cli.confirm import FORCE, confirmed
 from rootless.cli.images import utc
-from rootless.cli.ps import seconds_of
+from rootless.clock import seconds_of
 from rootless.image.progress import human
 
 

@@ -7,42 +7,64 @@ import time
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
-from rootless.container import cgroups, store
+from rootless.clock import seconds_of
+from rootless.container import cgroups, filters, store
 from rootless.container.store import Container, State
-from rootless.errors import StorageError, UsageError
+from rootless.errors import StorageError
 from rootless.network import endpoints, ports
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.paths import Paths
+
 COLUMNS = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
-FILTERS = ("id", "name", "status", "ancestor", "label", "exited", "before", "since")
 
 
 def run(options: Options) -> int:
     paths = places.of_this_user()
-    wanted = _filters(options)
-    by_status = any(key in ("status", "exited") for key, _ in wanted)
+    wanted = filters.parse(options.list("filter"))
     last = options.integer("last")
     if options.flag("latest"):
         last = 1
-    show_all = options.flag("all") or by_status or last is not None
-    listed = [(c, c.state()) for c in store.every(paths)]
-    listed = [(c, s) for c, s in listed if (show_all or s.running) and _matches(c, s, wanted,
-                                                                                listed)]
+    if last is not None and last < 0:
+        last = None
+    show_all = options.flag("all") or last is not None or filters.wants_all(wanted)
+    listed = filters.select(paths, [(c, c.state()) for c in store.every(paths)], wanted)
+    listed = [(c, s) for c, s in listed if show_all or s.running]
     if last is not None:
         listed = listed[:last]
     cut = not options.flag("no-trunc")
     out: list[str] = []
     template = options.value("format")
+    sized = options.flag("size") or (template is not None and ".Size" in template)
+    sizes = _sizes(paths, [c for c, _ in listed]) if sized and listed else {}
     if options.flag("quiet"):
         out = [c.id[:12] if cut else c.id for c, _ in listed]
     elif template is not None:
         from rootless.cli.template import render_rows
 
-        out = render_rows(template, [_fields(c, s, cut=cut) for c, s in listed])
+        rows = [_fields(c, s, cut=cut, size=sizes.get(c.id, "")) for c, s in listed]
+        out = render_rows(template, rows)
     else:
-        rows = [_row(_fields(c, s, cut=cut)) for c, s in listed]
-        out = table([COLUMNS, *rows])
+        found = [_fields(c, s, cut=cut, size=sizes.get(c.id, "")) for c, s in listed]
+        columns = COLUMNS if not sized else (*COLUMNS, "SIZE")
+        out = table([columns, *(_row(f, sized=sized) for f in found)])
     sys.stdout.write("".join(line + "\n" for line in out))
     return 0
+
+
+def _sizes(paths: Paths, containers: list[Container]) -> dict[str, str]:
+    """`12kB (virtual 80MB)`: what each has written, and that with its image."""
+    from rootless.container.size import written
+    from rootless.image.progress import human
+    from rootless.image.usage import layer_sizes
+    from rootless.userns import keeper
+
+    own = written(paths, keeper.open_userns(paths), containers)
+    below = layer_sizes(paths)
+    return {c.id: f"{human(own[c.id])} (virtual "
+                  f"{human(own[c.id] + sum(below.get(d, 0) for d in c.data['layers']))})"
+            for c in containers}
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
@@ -51,12 +73,12 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
     return ["".join(cell.ljust(w) for cell, w in zip(r, widths)).rstrip() for r in rows]
 
 
-def _row(f: dict[str, str]) -> tuple[str, ...]:
-    return (f["ID"], f["Image"], f["Command"], f["RunningFor"], f["Status"], f["Ports"],
-            f["Names"])
+def _row(f: dict[str, str], *, sized: bool) -> tuple[str, ...]:
+    row = (f["ID"], f["Image"], f["Command"], f["RunningFor"], f["Status"], f["Ports"], f["Names"])
+    return (*row, f["Size"]) if sized else row
 
 
-def _fields(c: Container, s: State, *, cut: bool) -> dict[str, str]:
+def _fields(c: Container, s: State, *, cut: bool, size: str = "") -> dict[str, str]:
     """The names of docker's `ps --format`."""
     words = " ".join(map(str, c.data["command"]))
     if cut and len(words) > 20:
@@ -67,11 +89,12 @@ def _fields(c: Container, s: State, *, cut: bool) -> dict[str, str]:
         "Command": f'"{words}"',
         "CreatedAt": str(c.data["created"]),
         "RunningFor": f"{age(str(c.data['created']))} ago",
-        "State": _word(s),
+        "State": filters.word(s),
         "Status": status(s),
         "Ports": _ports(c) if s.running else "",
         "Names": c.name,
         "Labels": ",".join(f"{k}={v}" for k, v in c.data["labels"].items()),
+        "Size": size,
         "Mounts": ",".join(m.get("volume") or m["source"] for m in c.data.get("mounts", ())),
         "Networks": ",".join(_networks(c)),
     }
@@ -94,13 +117,11 @@ def _networks(c: Container) -> list[str]:
         return [mode]
 
 
-def _word(s: State) -> str:
-    return "paused" if cgroups.paused(s) else s.status
-
-
 def status(s: State) -> str:
     if s.elsewhere:
         return f"On {s.elsewhere}"
+    if s.status == "restarting":
+        return f"Restarting ({s.code}) {age(s.finished)} ago"
     if s.running:
         return f"Up {age(s.started)}" + (" (Paused)" if cgroups.paused(s) else "")
     if s.status == "created":
@@ -134,72 +155,6 @@ def age(stamp: str) -> str:
     return f"{hours // 24 // 365} years"
 
 
-def seconds_of(stamp: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time in UTC; 0 for none."""
-    try:
-        year, month, rest = stamp.split("-", 2)
-        day, clock = rest[:2], rest[3:].rstrip("Z")
-        hour, minute, second = clock.split(":")
-        days = _days(int(year), int(month), int(day))
-        return days * 86400.0 + int(hour) * 3600 + int(minute) * 60 + float(second[:9])
-    except (ValueError, IndexError):
-        return 0.0
-
-
-def _days(y: int, m: int, d: int) -> int:
-    """Days from 1970-01-01 of a civil date: years counted from March (Hinnant's algorithm)."""
-    y -= m <= 2
-    era = y // 400
-    of_era = y - era * 400
-    of_year = (153 * (m + (-3 if m > 2 else 9)) + 2) // 5 + d - 1
-    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
-
-
-def _filters(options: Options) -> list[tuple[str, str]]:
-    found = []
-    for text in options.list("filter"):
-        key, eq, value = text.partition("=")
-        if not eq or key not in FILTERS:
-            raise UsageError(f"invalid filter: {text}", hint=", ".join(FILTERS))
-        if key == "status" and value not in ("created", "running", "paused", "exited"):
-            raise UsageError(f"invalid filter: {text}", hint="created, running, paused or exited")
-        found.append((key, value))
-    return found
-
-
-def _matches(c: Container, s: State, wanted: list[tuple[str, str]],
-             everyone: list[tuple[Container, State]]) -> bool:
-    """Filters of different keys must all hold, of one key any; labels must all hold."""
-    by_key: dict[str, list[bool]] = {}
-    for key, value in wanted:
-        by_key.setdefault(key, []).append(_holds(c, s, key, value, everyone))
-    return all(all(v) if k == "label" else any(v) for k, v in by_key.items())
-
-
-def _holds(c: Container, s: State, key: str, value: str,
-           everyone: list[tuple[Container, State]]) -> bool:
-    if key == "id":
-        return c.id.startswith(value)
-    if key == "name":
-        return value.lstrip("/") in c.name
-    if key == "status":
-        return _word(s) == value
-    if key == "exited":
-        return s.status == "exited" and str(s.code) == value
-    if key == "ancestor":
-        image = str(c.data["image"])
-        digest = str(c.data["image_id"]).rpartition(":")[2]
-        return value in (image, image.rpartition(":")[0]) or digest.startswith(value)
-    if key == "label":
-        name, eq, text = value.partition("=")
-        return name in c.data["labels"] and (not eq or c.data["labels"][name] == text)
-    other = next((o for o, _ in everyone if o.name == value or o.id.startswith(value)), None)
-    if other is None:
-        raise UsageError(f"invalid filter: {key}={value}: no such container")
-    mine, theirs = str(c.data["created"]), str(other.data["created"])
-    return mine < theirs if key == "before" else mine > theirs
-
-
 COMMANDS = {
     "ps": Command("ps", "", "List containers.", run, (
         Option("all", FLAG, "Also those that are not running", "a"),
@@ -209,5 +164,6 @@ COMMANDS = {
         Option("latest", FLAG, "The last created", "l"),
         Option("no-trunc", FLAG, "Nothing shortened"),
         Option("quiet", FLAG, "Ids only", "q"),
+        Option("size", FLAG, "What each has written, and that with its image", "s"),
     ), most=0),
 }

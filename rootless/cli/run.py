@@ -7,7 +7,7 @@ import sys
 
 from rootless import jsontext
 from rootless import paths as places
-from rootless.cli import limits
+from rootless.cli import limits, watch
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
 from rootless.container import (
@@ -57,7 +57,6 @@ _SHARED = (
     Option("ip6", VALUE, "IPv6 address on the first network", metavar="ADDRESS"),
     Option("label", LIST, "Label", "l", "NAME=VALUE"),
     Option("label-file", LIST, "Read labels from a file", metavar="FILE"),
-    Option("log-driver", VALUE, "k8s-file (default) or none", metavar="DRIVER"),
     Option("mac-address", VALUE, "MAC address on the first network", metavar="MAC"),
     Option("mount", LIST, "Mount: type=volume|bind|tmpfs,source=,target=[,readonly]",
            metavar="SPEC"),
@@ -95,6 +94,7 @@ _SHARED = (
     Option("volumes-from", LIST, "Mount what another container has", metavar="CONTAINER[:ro]"),
     Option("workdir", VALUE, "Working directory", "w", "DIR"),
     *limits.OPTIONS,
+    *watch.OPTIONS,
 )
 
 
@@ -211,9 +211,6 @@ def from_options(options: Options) -> Wanted:
             f"cannot use --userns {userns}: the kernel's overlay shows image files with the ids "
             "they are stored with", hint="leave it out for a namespace of the container's own, "
                                          "or --userns host")
-    log_driver = options.value("log-driver") or "k8s-file"
-    if log_driver not in ("k8s-file", "none"):
-        raise UsageError(f"unknown log driver: {log_driver}", hint="k8s-file or none")
     keys = options.value("detach-keys")
     if keys is not None:
         attach.detach_sequence(keys)
@@ -262,8 +259,10 @@ def from_options(options: Options) -> Wanted:
         cgroup_parent=limits.parent(options),
         oom_score_adj=_oom_score(options.integer("oom-score-adj")),
         detach_keys="ctrl-p,ctrl-q" if keys is None else keys,
-        log_driver=log_driver,
+        log_driver=watch.log_driver(options),
+        log_limits=watch.log_limits(options),
         platform=options.value("platform") or "",
+        watch=watch.watch(options),
     )
 
 

@@ -1,4 +1,4 @@
-"""`rootless start` and `rootless attach`."""
+"""`rootless start`, `restart` and `attach`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, VALUE, Command, Option, Options
-from rootless.container import attach, cgroups, frames, life, store
-from rootless.container.monitor import fork_early
+from rootless.container import attach, cgroups, frames, life, signals, store
+from rootless.container.early import fork_early
 from rootless.container.start import failure, start
 from rootless.errors import Conflict, HostError, RootlessError, UsageError
 from rootless.userns import keeper
@@ -63,6 +63,33 @@ def _start(container: Container, userns: keeper.Userns, monitor: int) -> None:
 def _paused(container: Container) -> Conflict:
     return Conflict(f"container {container.name} is paused",
                     hint=f"rootless unpause {container.name}")
+
+
+def restart(options: Options) -> int:
+    seconds, signal = options.integer("time"), options.value("signal") or ""
+    if signal:
+        signals.number(signal)
+    paths = places.of_this_user()
+    worst = 0
+    monitor = options.monitor
+    for name in options.args:
+        try:
+            container = store.find(paths, name)
+            told = life.restart(container, seconds=seconds, signal=signal)
+            if told is None:
+                userns = keeper.open_userns(paths)
+                _start(container, userns, monitor if monitor >= 0 else fork_early())
+                monitor = -1
+            elif told:
+                raise failure(told)
+            sys.stdout.write(name + "\n")
+            sys.stdout.flush()
+        except RootlessError as e:
+            from rootless.__main__ import tell
+
+            tell(e)
+            worst = 1
+    return worst
 
 
 def _start_attached(container: Container, userns: keeper.Userns, monitor: int,
@@ -136,6 +163,12 @@ COMMANDS = {
     "start": Command("start", "CONTAINER [CONTAINER...]", "Start stopped containers.", run, (
         Option("attach", FLAG, "Show its output and wait for its end", "a"),
         Option("interactive", FLAG, "Pass on standard input", "i"), _KEYS), least=1),
+    "restart": Command("restart", "CONTAINER [CONTAINER...]",
+                       "Stop containers, where they run, and start them again.", restart, (
+                           Option("time", VALUE, "Seconds to wait before SIGKILL (default 10, "
+                                                 "-1: for ever)", "t", "SECONDS"),
+                           Option("signal", VALUE, "Signal to send first", "s", "SIGNAL")),
+                       least=1),
     "attach": Command("attach", "CONTAINER",
                       "Connect standard input and output to a running container.", attach_to, (
                           _KEYS, Option("no-stdin", FLAG, "Do not pass on standard input"),

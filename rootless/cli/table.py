@@ -23,6 +23,7 @@ VERBS = {
     "ps": ("rootless.cli.ps", "List containers"),
     "logs": ("rootless.cli.logs", "Show what a container wrote"),
     "stop": (_LIFE, "Stop running containers"),
+    "restart": ("rootless.cli.start", "Stop containers and start them again"),
     "kill": (_LIFE, "Send a signal to containers"),
     "wait": (_LIFE, "Wait for containers to end and print their exit codes"),
     "rm": (_LIFE, "Remove containers"),
@@ -65,6 +66,7 @@ GROUPS = {
         "wait": "wait", "rm": "rm", "export": "export",
         "cp": "cp", "pause": "pause", "unpause": "unpause",
         "update": "update", "stats": "stats",
+        "restart": "restart",
     }),
     "image": ("Manage images", {
         "pull": "pull", "push": "push", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",
@@ -131,4 +133,4 @@ SUBCOMMANDS = {
 }
 
 # These start a container: its monitor is forked before anything else is imported.
-STARTERS = frozenset(("run", "start"))
+STARTERS = frozenset(("run", "start", "restart"))

@@ -187,6 +187,9 @@ def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
         "stop_timeout": wanted.stop_timeout,
         "detach_keys": wanted.detach_keys,
         "log_driver": wanted.log_driver,
+        "log_limits": list(wanted.log_limits),
+        "restart": list(wanted.watch.restart),
+        "timeout": wanted.watch.timeout,
         "ports": sorted(image_config.get("ExposedPorts") or {}),
     }
 

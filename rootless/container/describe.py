@@ -34,7 +34,7 @@ def describe(container: Container) -> dict[str, Any]:
             "Status": "paused" if paused else state.status,
             "Running": state.running,
             "Paused": paused,
-            "Restarting": False,
+            "Restarting": state.status == "restarting",
             "OOMKilled": state.oom,
             "Dead": False,
             "Pid": state.pid,
@@ -49,7 +49,7 @@ def describe(container: Container) -> dict[str, Any]:
         "HostsPath": container.dir + "/hosts",
         "LogPath": container.log if data["log_driver"] != "none" else "",
         "Name": "/" + container.name,
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": "overlay",
         "Platform": "linux",
         "HostConfig": {
@@ -61,7 +61,9 @@ def describe(container: Container) -> dict[str, Any]:
             "PortBindings": networking.bindings(wish["ports"]) if wish is not None else {},
             "Dns": wish["dns"] if wish is not None else [],
             "AutoRemove": data["rm"],
-            "LogConfig": {"Type": data["log_driver"], "Config": {}},
+            "LogConfig": {"Type": data["log_driver"], "Config": _log_options(data)},
+            "RestartPolicy": dict(zip(("Name", "MaximumRetryCount"),
+                                      data.get("restart") or ("no", 0))),
             "CapAdd": data["cap_add"],
             "CapDrop": data["cap_drop"],
             "Privileged": data["privileged"],
@@ -143,3 +145,8 @@ def _limits(config: dict[str, Any]) -> dict[str, Any]:
         "CgroupParent": annotations.get("org.rootless.cgroup-parent", ""),
         "CgroupConf": resources.get("unified", {}),
     }
+
+
+def _log_options(data: dict[str, Any]) -> dict[str, str]:
+    size, count = data.get("log_limits") or (0, 1)
+    return {"max-size": str(size), "max-file": str(count)} if size else {}

@@ -5,11 +5,14 @@
 To the monitor:   P plan (marshal; with descriptors as SCM_RIGHTS: the user namespace, the
                     container's lock, and a process whose network is shared)
                   I bytes for standard input    E end of standard input
-                  W rows columns (text)         Q I want only the end
+                  W rows columns (text)         Q I want no output
                   D detached on purpose         C nobody reads this stream (O or R) any more
+                  N it shall stay ended         A it shall be started again when it has ended
+                    (both are answered by themselves, with a `p` where there is a process
+                    that a signal would end)
 To the command:   S started (pid)               F failed (marshal: kind, message, hint)
                   O standard output             R standard error
-                  X ended (exit code, text)
+                  X ended (exit code, text); another S follows where it is started again
 
 Both ends are processes of one user: the socket's directory is private, and the monitor checks
 SO_PEERCRED all the same.
@@ -18,11 +21,16 @@ SO_PEERCRED all the same.
 from __future__ import annotations
 
 import _socket
+import marshal
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 PLAN, INPUT, INPUT_END, RESIZE, QUIET, DETACH = b"P", b"I", b"E", b"W", b"Q", b"D"
-CLOSED = b"C"
+CLOSED, STAY, AGAIN = b"C", b"N", b"A"
 STARTED, FAILED, OUT, ERR, EXITED = b"S", b"F", b"O", b"R", b"X"
 
 HEADER = 5
@@ -94,6 +102,18 @@ def receive_with_fds(fd: int, size: int = 1 << 16) -> tuple[bytes, list[int]]:
                   for level, kind, value in control
                   if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
                   for at in range(0, len(value) - 3, 4)]
+
+
+def receive_plan(sock: int, reader: Reader) -> tuple[Any, list[int]]:
+    """(what was sent as a plan, the descriptors that came along); None at the end of the stream."""
+    given: list[int] = []
+    while True:
+        data, fds = receive_with_fds(sock)
+        given += fds
+        if not data:
+            return None, given
+        for _, payload in reader.feed(data):
+            return marshal.loads(payload), given
 
 
 def connect(path: str) -> int:

@@ -25,10 +25,20 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
           size: tuple[int, int] | None) -> None:
     """Send the plan; the monitor answers STARTED or FAILED on the same socket.
 
-    `monitor`: socket of `monitor.fork_early()`. `size`: rows and columns of the terminal.
+    `monitor`: socket of `early.fork_early()`. `size`: rows and columns of the terminal.
     The caller holds the container's `lock` until the answer. The monitor gets it too: a caller
     that is killed meanwhile leaves nobody else a half-started container to change.
     """
+    made = prepare(container, userns, stdin_once=stdin_once, size=size)
+    if os.environ.get("ROOTLESS_DEBUG"):
+        start = made["start"]
+        os.write(2, (cgroups.describe(start["cgroup"]) + plan.describe(start)).encode())
+    _send(container, made, userns, monitor, [lock])
+
+
+def prepare(container: Container, userns: Userns, *, stdin_once: bool,
+            size: tuple[int, int] | None) -> dict[str, Any]:
+    """All that a monitor is told. Raises RootlessError."""
     data = container.data
     if data.get("damaged"):
         raise StartError(f"container {container.id[:12]} is damaged: its record cannot be read",
@@ -39,15 +49,14 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
                       container.paths.data, userns, volatile=data["rm"],
                       seccomp=seccomp_program(container, config, userns), size=size,
                       cgroup=cgroups.plan(container, config, _owner(userns)), flat=flat)
-    if os.environ.get("ROOTLESS_DEBUG"):
-        os.write(2, (cgroups.describe(made["cgroup"]) + plan.describe(made)).encode())
-    message = marshal.dumps({
+    return {
         "id": container.id,
         "name": container.name,
         "dir": container.dir,
         "store": container.paths.data,
         "socket": store.socket_path(container.paths, container.id),
-        "log": container.log if data["log_driver"] != "none" else "",
+        "log": (container.log, data["log_driver"], *data.get("log_limits", (0, 1)))
+               if data["log_driver"] != "none" else None,
         "tty": data["tty"],
         "stdin": data["stdin"],
         "stdin_once": stdin_once,
@@ -57,13 +66,39 @@ def start(container: Container, userns: Userns, lock: int, monitor: int, *, stdi
         "run": container.paths.run,
         "networks": joins(data["network"]),
         "host": os.uname().nodename,
+        "restart": tuple(data.get("restart") or ("no", 0)),
+        "timeout": data.get("timeout") or 0,
         "start": made,
-    })
+    }
+
+
+def _send(container: Container, made: dict[str, Any], userns: Userns, monitor: int,
+          lock: list[int]) -> None:
     shared = _shared(container)
     below, other = shared if shared else (userns.fd, [])
-    frames.send_with_fds(monitor, frames.frame(frames.PLAN, message), [below, lock, *other])
+    frames.send_with_fds(monitor, frames.frame(frames.PLAN, marshal.dumps(made)),
+                         [below, *lock, *other])
     for fd in (*other, *([below] if shared else [])):
         os.close(fd)
+
+
+def start_again(before: dict[str, Any], monitor: int) -> None:
+    """In a child of the monitor: the plan for one that is started again, as `before`."""
+    from rootless import paths as places
+    from rootless.userns import keeper
+
+    os.environ["ROOTLESS_ROOT"] = before["store"]
+    try:
+        paths = places.of_this_user()
+        container = store.load(paths, before["id"])
+        if container is None:
+            raise StartError("cannot start the container again: its directory is gone")
+        userns = keeper.open_userns(paths)
+        _send(container, prepare(container, userns, stdin_once=False, size=None), userns, monitor,
+              [])
+    except RootlessError as e:
+        frames.send(monitor, frames.frame(frames.PLAN, marshal.dumps(
+            (type(e).__name__, e.message, e.hint))))
 
 
 def _shared(container: Container) -> tuple[int, list[int]] | None:

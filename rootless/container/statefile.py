@@ -25,22 +25,25 @@ def start_ticks(pid: int) -> str:
     return text[text.rindex(b")") + 2:].split()[19].decode()
 
 
+_ESCAPES = {**{n: f"\\u{n:04x}" for n in (*range(32), 127)}, 34: '\\"', 92: "\\\\"}
+
+
 def quote(text: str) -> str:
     """A JSON string; the json module would double the monitor's memory."""
-    out = ['"']
-    for c in text:
-        if c in '"\\':
-            out.append("\\" + c)
-        elif c < " " or c == "\x7f":
-            out.append(f"\\u{ord(c):04x}")
-        else:
-            out.append(c)
-    return "".join(out) + '"'
+    return f'"{text.translate(_ESCAPES)}"'
 
 
-def write_alive(plan: dict[str, Any], status: str, pid: int, started: str, cgroup: str) -> None:
-    """`status`: starting or running. `cgroup`: path of its own, or "". Raises OSError."""
-    text = (f'{{"status":"{status}","pid":{pid},"ticks":"{start_ticks(pid)}",'
+def _word(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def write_alive(plan: dict[str, Any], status: str, pid: int, started: str, *, cgroup: str,
+                code: int, restarts: int) -> None:
+    """`status`: starting, running or restarting, with the `code` of the last end. `pid`: 0 while
+    it waits to be started again. `cgroup`: path of its own, or "". Raises OSError."""
+    ticks = start_ticks(pid) if pid else ""
+    text = (f'{{"status":"{status}","pid":{pid},"ticks":"{ticks}","restarts":{restarts},'
+            f'"code":{code},"finished":"{now() if status == "restarting" else ""}",'
             f'"monitor":{os.getpid()},"monitor_ticks":"{start_ticks(os.getpid())}",'
             f'"boot":{quote(plan["boot"])},"host":{quote(plan["host"])},'
             f'"socket":{quote(plan["socket"])},"cgroup":{quote(cgroup)},'
@@ -49,11 +52,13 @@ def write_alive(plan: dict[str, Any], status: str, pid: int, started: str, cgrou
     _replace(plan["dir"], text.ljust(ROOM))
 
 
-def write_end(plan: dict[str, Any], code: int, started: str, error: str, *, oom: bool) -> None:
-    """As far as the disk allows. `oom`: the kernel killed in it for want of memory."""
+def write_end(plan: dict[str, Any], code: int, started: str, error: str, *, oom: bool,
+              restarts: int, stopped: bool) -> None:
+    """As far as the disk allows. `oom`: the kernel killed in it for want of memory. `stopped`: on
+    purpose."""
     text = (f'{{"status":"exited","code":{code},"started":"{started}",'
-            f'"finished":"{now()}","oom":{"true" if oom else "false"},'
-            f'"error":{quote(error)}}}')
+            f'"finished":"{now()}","oom":{_word(oom)},"error":{quote(error)},'
+            f'"restarts":{restarts},"stopped":{_word(stopped)}}}')
     try:
         _replace(plan["dir"], text)
     except OSError:

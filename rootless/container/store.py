@@ -30,9 +30,9 @@ _CONFIGURED = {"process", "root", "hostname", "mounts", "linux", "annotations"}
 
 @record(frozen=True)
 class State:
-    """`status`: created, running or exited. Times are RFC 3339 or "". `pid` is 0 unless running.
-    `cgroup`: the path of its own, also of one that was left behind. `oom`: the kernel killed in
-    it for want of memory."""
+    """`status`: created, running, restarting or exited. Times are RFC 3339 or "". `pid` is 0 unless
+    running. `code`, `finished`: of the last end. `stopped`: on purpose. `cgroup`: the path of its
+    own, also of one that was left behind. `oom`: the kernel killed in it for want of memory."""
 
     status: str
     pid: int = 0
@@ -44,10 +44,13 @@ class State:
     elsewhere: str = ""
     cgroup: str = ""
     oom: bool = False
+    restarts: int = 0
+    stopped: bool = False
 
     @property
     def running(self) -> bool:
-        return self.status == "running"
+        """Has it a monitor that looks after it? So it is too while it waits to be started again."""
+        return self.status in ("running", "restarting")
 
 
 class Container:
@@ -114,7 +117,8 @@ def _state(raw: dict[str, Any]) -> State:
     if raw["status"] == "exited":
         return State("exited", code=int(raw["code"]), started=str(raw["started"]),
                      finished=str(raw["finished"]), error=str(raw["error"]),
-                     oom=raw.get("oom") is True)
+                     oom=raw.get("oom") is True, restarts=raw.get("restarts", 0),
+                     stopped=raw.get("stopped", False))
     if raw["host"] != os.uname().nodename:
         # A home directory shared by several machines: only that one can tell.
         return State("running", pid=0, started=raw["started"], elsewhere=raw["host"])
@@ -123,10 +127,18 @@ def _state(raw: dict[str, Any]) -> State:
                      error="the machine was restarted while it ran")
     if raw["status"] == "starting" and _lives(raw["monitor"], raw["monitor_ticks"]):
         return State("created")
+    if raw["status"] == "restarting":
+        if _lives(raw["monitor"], raw["monitor_ticks"]):
+            return State("restarting", code=raw["code"], started=raw["started"],
+                         finished=raw["finished"], socket=raw["socket"],
+                         restarts=raw["restarts"])
+        return State("exited", code=raw["code"], started=raw["started"],
+                     finished=raw["finished"], restarts=raw["restarts"],
+                     error="its monitor was killed before it was started again")
     # While its monitor lives, one that has ended is being written down this instant.
     if _lives(raw["pid"], raw["ticks"]) or _lives(raw["monitor"], raw["monitor_ticks"]):
         return State("running", pid=raw["pid"], started=raw["started"], socket=raw["socket"],
-                     cgroup=str(raw.get("cgroup", "")))
+                     cgroup=str(raw.get("cgroup", "")), restarts=raw.get("restarts", 0))
     return State("exited", code=255, started=raw["started"], cgroup=str(raw.get("cgroup", "")),
                  error="its monitor was killed, so its exit code is not known")
 

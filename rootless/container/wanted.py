@@ -26,6 +26,15 @@ class Mount:
 
 
 @record(frozen=True)
+class Watch:
+    """What the monitor is to do. `restart`: policy and number of times. `timeout`: seconds after
+    which it is killed, 0 for never."""
+
+    restart: tuple[str, int] = ("no", 0)
+    timeout: int = 0
+
+
+@record(frozen=True)
 class Wanted:
     """Named after the options of `run`; empty means: as the image or the default says."""
 
@@ -74,4 +83,6 @@ class Wanted:
     oom_score_adj: int | None = None
     detach_keys: str = "ctrl-p,ctrl-q"
     log_driver: str = "k8s-file"
+    log_limits: tuple[int, int] = (0, 1)        # bytes of a file, 0 for any; files
     platform: str = ""
+    watch: Watch = Watch()

@@ -189,6 +189,9 @@ def mount_root(root: Plan) -> None:
             if through:
                 opened[i][0][-1] = _through(aside, i, opened[i][0][-1])
         os.chdir("/proc/self/fd")
+    if root["volatile"]:
+        for _, _, work in opened:
+            _mountable_again(work)
     inside = target
     for (at, _, _, _, _), (layers, upper, work) in zip(root["mounts"], opened):
         # volatile (Linux 5.10): no sync of a root filesystem that is thrown away at its end.
@@ -199,6 +202,16 @@ def mount_root(root: Plan) -> None:
             inside = _topmost(target, root["target"])
             os.chdir("/proc/self/fd")
     os.fchdir(inside)
+
+
+def _mountable_again(work: int) -> None:
+    """An overlay that was mounted volatile is refused until this mark is away: after a crash its
+    files may not be whole. What is thrown away at its end may be started again all the same."""
+    try:
+        os.unlink("work/incompat/volatile/dirty", dir_fd=work)
+        os.rmdir("work/incompat/volatile", dir_fd=work)
+    except FileNotFoundError:
+        pass
 
 
 def _through(aside: int, number: int, layer: int) -> int:

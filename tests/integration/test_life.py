@@ -205,7 +205,8 @@ def four(cli: Cli, box: Box) -> Iterator[dict[str, str]]:
     ids = {"made": one("made", "--label", "size=small", "--", "true"),
            "good": one("good", "--label", "size=big", "--", "true"),
            "bad": one("bad", "--", "sh", "-c", "exit 3"),
-           "up": one("up", "--label", "size=big", "--", "sleep", "1000")}
+           "up": one("up", "--label", "size=big", "--restart", "always", "-v", "/usr:/data", "--",
+                     "sleep", "1000")}
     cli.ok("wait", ids["good"], ids["bad"])
     yield ids
     cli.ok("rm", "-f", *ids.values())
@@ -229,11 +230,25 @@ def four(cli: Cli, box: Box) -> Iterator[dict[str, str]]:
     (("-a", "--filter", "ancestor=TINY"), "up bad good made"),
     (("-a", "--filter", "ancestor=tiny"), ""),
     (("-a", "--filter", "ancestor=host"), ""),
+    (("-a", "--filter", "name=^four-up$"), "up"),
+    (("-a", "--filter", "name=^/?four-(up|bad)$"), "up bad"),
+    (("-a", "--filter", "name=^four-u$"), ""),
+    (("-a", "--filter", "id=ID"), "up"),
+    (("-a", "--filter", "volume=/data"), "up"),
+    (("-a", "--filter", "volume=/home"), ""),
+    (("-a", "--filter", "network=none"), "up bad good made"),
+    (("-a", "--filter", "network=other"), ""),
+    (("-a", "--filter", "label!=size"), "bad"),
+    (("-a", "--filter", "until=0s"), "up bad good made"),
+    (("-a", "--filter", "until=10m"), ""),
+    (("-a", "--filter", "restart-policy=always"), "up"),
+    (("--filter", "should-start-on-boot=true"), "up"),
+    (("-a", "--filter", "expose=80"), ""),
 ])
 def test_ps_lists_the_newest_first_and_what_the_filters_leave(
         cli: Cli, box: Box, four: dict[str, str], options: tuple[str, ...],
         expected: str) -> None:
-    words = [w.replace("TINY", box.image) for w in options]
+    words = [w.replace("TINY", box.image).replace("=ID", f"={four['up'][:9]}") for w in options]
     listed = cli.ok("ps", "-q", "--no-trunc", "--filter", "label=four", *words).text.split()
     names = {cid: name for name, cid in four.items()}
     assert [names[cid] for cid in listed] == expected.split()
@@ -249,9 +264,11 @@ def test_ps_can_be_limited_to_the_last(cli: Cli, four: dict[str, str]) -> None:
     assert names("-a", "--filter", f"id={four['bad'][:20]}") == ["four-bad"]
 
 
-@pytest.mark.parametrize("text", ["status=melted", "colour=red", "status", "before=none-such"])
+@pytest.mark.parametrize("text", [
+    "status=melted", "colour=red", "status", "before=none-such", "exited=no", "until=whenever",
+    "name=(", "expose=http", "should-start-on-boot=perhaps"])
 def test_a_filter_that_makes_no_sense_is_told(cli: Cli, four: dict[str, str], text: str) -> None:
-    cli.fails(125, "ps", "-a", "--filter", text, says=text)
+    cli.fails(125, "ps", "-a", "--filter", text, says=text.partition("=")[2])
 
 
 def test_ps_formats(cli: Cli, box: Box, four: dict[str, str]) -> None:
@@ -270,6 +287,16 @@ def test_ps_formats(cli: Cli, box: Box, four: dict[str, str]) -> None:
     again = json.loads(ps("{{json .}}"))
     assert {**again, "Status": "", "RunningFor": ""} == {**row, "Status": "", "RunningFor": ""}
     cli.fails(125, "ps", "--format", "{{.ID", says="invalid format")
+
+
+def test_ps_tells_what_each_has_written(cli: Cli, box: Box, make: Make, label: str) -> None:
+    make("run", then=("sh", "-c", "head -c 3000000 /dev/zero > /big; sleep 1000"))
+    eventually(lambda: "3MB (virtual " in cli.ok("ps", "-s", "--filter", f"label={label}").text,
+               "its size is told")
+    lines = cli.ok("ps", "-s", "--filter", f"label={label}").text.splitlines()
+    assert re.split(" {3,}", lines[0])[-2:] == ["NAMES", "SIZE"]
+    size = cli.ok("ps", "--filter", f"label={label}", "--format", "{{.Size}}").text
+    assert re.fullmatch(r"3MB \(virtual [4-9](\.\d+)?MB\)", size), size
 
 
 # ---- logs --------------------------------------------------------------------------------------
@@ -365,6 +392,59 @@ def test_many_follow_one_container(cli: Cli, make: Make) -> None:
     expected = b"".join(b"number %d\n" % i for i in range(2000))
     for reader in readers:
         assert reader.communicate(timeout=20)[0] == expected
+
+
+@pytest.mark.parametrize("driver", ["k8s-file", "json-file"])
+def test_a_log_with_a_size_keeps_the_end(cli: Cli, make: Make, driver: str) -> None:
+    script = "i=0; while [ $i -lt 20000 ]; do echo line number $i; i=$((i+1)); done"
+    cid = make("run", "--log-driver", driver, "--log-opt", "max-size=100k", "--log-opt",
+               "max-file=3", then=("sh", "-c", script))
+    cli.ok("wait", cid)
+    (found,) = cli.ok("inspect", cid).json
+    assert found["HostConfig"]["LogConfig"] == {
+        "Type": driver, "Config": {"max-size": "102400", "max-file": "3"}}
+    path = Path(found["LogPath"])
+    files = [path, *(path.with_name(f"{path.name}.{n}") for n in (1, 2))]
+    assert all(0 < f.stat().st_size <= 102400 for f in files)
+    assert sorted(path.parent.glob("log*")) == sorted(files)
+    shown = cli.ok("logs", cid).text.splitlines()
+    assert shown == [f"line number {n}" for n in range(20000 - len(shown), 20000)]
+    assert cli.ok("logs", "-n", "3000", cid).text.splitlines() == shown[-3000:]
+
+
+@pytest.mark.parametrize("driver", ["k8s-file", "json-file"])
+def test_ten_thousand_lines_a_second_are_followed_over_every_file(cli: Cli, make: Make,
+                                                                  driver: str,
+                                                                  tmp_path: Path) -> None:
+    script = ("read x; i=0; while [ $i -lt 30000 ]; do echo $i; i=$((i+1)); "
+              "[ $((i % 1000)) = 0 ] && sleep 0.1; done")
+    cid = make("run", "-i", "--log-driver", driver, "--log-opt", "max-size=200k", "--log-opt",
+               "max-file=5", then=("sh", "-c", script))
+    with (tmp_path / "out").open("wb") as out, cli.popen("logs", "-f", cid, stdout=out) as follower:
+        assert attached(cli, cid).rc == 0
+        follower.wait(60)
+    assert (tmp_path / "out").read_text().split() == [str(n) for n in range(30000)]
+
+
+def test_dockers_format_is_dockers(cli: Cli, make: Make) -> None:
+    cid = make("run", "--log-driver", "json-file", then=(
+        "sh", "-c", "printf 'a\\tb \"c\" \\303\\244\\n'; echo err >&2; printf end"))
+    cli.ok("wait", cid)
+    path = Path(cli.ok("inspect", "-f", "{{.LogPath}}", cid).text)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {(r["log"], r["stream"]) for r in rows} == {
+        ('a\tb "c" ä\n', "stdout"), ("err\n", "stderr"), ("end", "stdout")}
+    assert all(STAMP.fullmatch(r["time"]) for r in rows)
+    result = cli.ok("logs", cid)
+    assert (result.out.decode(), result.err) == ('a\tb "c" ä\nend', b"err\n")
+
+
+def test_options_of_a_log_that_make_no_sense_are_refused(box: Box) -> None:
+    for options in (("--log-opt", "max-size=much"), ("--log-opt", "max-file=3"),
+                    ("--log-opt", "max-size=1m", "--log-opt", "max-file=0"),
+                    ("--log-opt", "colour=red"), ("--log-driver", "gelf"),
+                    ("--log-driver", "none", "--log-opt", "max-size=1m")):
+        box.refuses(*options)
 
 
 def test_one_that_keeps_no_log_says_so(cli: Cli, make: Make) -> None:

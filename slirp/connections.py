@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from slirp.reach import Address
     from slirp.sending import Sending
     from slirp.stack import Stack
 
@@ -44,6 +45,7 @@ BUFFER = 65536
 # RFC 9293 3.4.1 has four minutes for a network in which packets stray; here they cannot.
 _TIME_WAIT, _WAITING = 30.0, 8192
 _SWEEP = 30.0
+_PATIENCE = 0.001
 # Without a word from inside: ask from IDLE on, at each sweep, until DEAD.
 IDLE, DEAD = 300.0, 480.0
 
@@ -73,6 +75,8 @@ class Connections:
         self._most = most
         self._opening: dict[bytes, Connection] = {}
         self._touched: list[Connection] = []
+        self._patient: list[Connection] = []
+        self._patience_set = False
         self._waiting: dict[bytes, tuple[int, int, float]] = {}
         self._buffers: list[bytearray] = []
         self._lent = 0
@@ -101,11 +105,25 @@ class Connections:
         connection.segment(seq, ack, word & 0x1F, window, view[start:end], view[at + 20:start])
 
     def flush(self) -> None:
-        """Send the acknowledgments that the packets of this turn made due."""
+        """Send the acknowledgments that the packets of this turn made due; that of less than two
+        segments after a moment, as an answer may come that carries it (RFC 9293 3.8.6.3)."""
         for connection in self._touched:
             if connection.ack_due and connection.state != CLOSED:
-                connection.acknowledge()
+                if connection.rcv_nxt - connection.acked < 2 * connection.mss:
+                    self._patient.append(connection)
+                else:
+                    connection.acknowledge()
         self._touched.clear()
+        if self._patient and not self._patience_set:
+            self._patience_set = True
+            self.loop.at(self.loop.now + _PATIENCE, self._patience_over)
+
+    def _patience_over(self) -> None:
+        self._patience_set = False
+        patient, self._patient = self._patient, []
+        for connection in patient:
+            if connection.ack_due and connection.state != CLOSED:
+                connection.acknowledge()
 
     def acknowledge_soon(self, connection: Connection) -> None:
         if not connection.ack_due:
@@ -155,7 +173,7 @@ class Connections:
         if len(self._opening) >= _OPENING:
             self.broken(next(iter(self._opening.values())))
         try:
-            one = self._dial(targets)
+            one, done = self._dial(targets)
         except OSError as error:
             self._failed(error.errno or 0, key, seq)
             return
@@ -166,10 +184,12 @@ class Connections:
         connection.snd_wnd = window
         self.table[key] = self._opening[key] = connection
         self.loop.add(one.fileno(), connection.event, EVERY)
+        if done:
+            self._answered(connection)
 
-    def _dial(self, targets: list[tuple[str, int] | tuple[str, int, int, int]]) -> socket.socket:
-        """A socket on its way to the first of the targets that does not fail at once; what is left
-        in the list are those after it. Raises the last OSError."""
+    def _dial(self, targets: list[Address]) -> tuple[socket.socket, bool]:
+        """A socket on its way to the first of the targets that does not fail at once, or, True,
+        there already; what is left in the list are those after it. Raises the last OSError."""
         while True:
             target = targets.pop(0)
             kind = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
@@ -182,7 +202,7 @@ class Connections:
                 code = one.connect_ex(target)
                 if code not in (0, errno.EINPROGRESS):
                     raise OSError(code, os.strerror(code))
-                return one
+                return one, not code
             except OSError:
                 one.close()
                 if not targets:
@@ -192,8 +212,7 @@ class Connections:
         """The outside has answered."""
         code = connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not code:
-            connection.state = SYN_RECEIVED
-            connection.handshake()
+            self._answered(connection)
             return
         seq = connection.rcv_nxt - 1
         if not connection.targets:
@@ -202,11 +221,19 @@ class Connections:
             return
         self.loop.close(connection.socket)
         try:
-            connection.socket = self._dial(connection.targets)
+            connection.readable = connection.hung_up = False
+            connection.socket, done = self._dial(connection.targets)
             self.loop.add(connection.socket.fileno(), connection.event, EVERY)
         except OSError as error:
             self.broken(connection)
             self._failed(error.errno or 0, connection.key, seq)
+            return
+        if done:
+            self._answered(connection)
+
+    def _answered(self, connection: Connection) -> None:
+        connection.state = SYN_RECEIVED
+        connection.handshake()
 
     def _failed(self, code: int, key: bytes, seq: int) -> None:
         """Tell the peer why nobody answers."""

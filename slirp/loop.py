@@ -62,10 +62,8 @@ class Loop:
             self._epoll.unregister(fd)
 
     def close(self, thing: Closable) -> None:
-        """Close at the end of the turn, and watch no longer."""
-        fd = thing.fileno()
-        if self._handlers.pop(fd, None):
-            self._epoll.unregister(fd)
+        """Close at the end of the turn, which ends the watching as well."""
+        self._handlers.pop(thing.fileno(), None)
         self._closing.append(thing)
 
     def at(self, when: float, call: Callable[[], None]) -> None:

@@ -24,6 +24,8 @@ RESOLV_CONF = "/etc/resolv.conf"
 
 _REFUSED = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32",
             "::/96", "::ffff:0:0/96", "fe80::/10", "ff00::/8")
+# Remembered, of addresses asked for.
+_VERDICTS = 4096
 # For documentation (RFC 5737, RFC 3849): asking the routing table about them sends nothing.
 _SOMEWHERE: dict[int, str] = {AF_INET: "192.0.2.1", AF_INET6: "2001:db8::1"}
 
@@ -126,6 +128,7 @@ class Reach:
     def set_inside(self, networks: Sequence[str]) -> None:
         """Raises SlirpError, and changes nothing then."""
         self._inside = [Network(text) for text in networks]
+        self._verdicts: dict[bytes, bool] = {}
 
     def is_dns(self, address: bytes, port: int) -> bool:
         return port == DNS_PORT and address in self._dns
@@ -139,14 +142,21 @@ class Reach:
                 return [("127.0.0.1" if len(address) == 4 else "::1", port)]
             own = self._own_address(family(address)) if address in self._host else None
             return [(own, port)] if own else []
-        if any(address in network for network in self._refused + self._inside):
-            return []
-        return [(show(address), port)]
+        return [(show(address), port)] if self._allowed(address) else []
+
+    def _allowed(self, address: bytes) -> bool:
+        """Has the address a meaning outside?"""
+        found = self._verdicts.get(address)
+        if found is None:
+            if len(self._verdicts) >= _VERDICTS:
+                self._verdicts.clear()
+            found = self._verdicts[address] = not any(
+                address in network for network in self._refused + self._inside)
+        return found
 
     def client(self, address: bytes) -> bool:
         """Can a client outside be shown inside by its own address?"""
-        return address not in self.ours and not any(
-            address in network for network in self._refused + self._inside)
+        return address not in self.ours and self._allowed(address)
 
 
 def _addresses(*texts: str | None) -> set[bytes]:

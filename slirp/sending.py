@@ -75,7 +75,7 @@ class Sending:
     """`peer` and `remote` are (address, port): the program inside, and whom it talks to."""
 
     __slots__ = tuple("""
-        ack_due allowed attempts base cwnd deadline due_at dups fin_at fin_first fin_in
+        ack_due acked allowed attempts base cwnd deadline due_at dups fin_at fin_first fin_in
         fin_out fixed head heard hung_up ip_sum iss key late mss owner peer pending
         pending_size ports pseudo_sum rcv_edge rcv_nxt rcv_shift readable recover remote
         resend rto rtt rtt_var sack segments shut snd_nxt snd_shift snd_una snd_wl
@@ -94,7 +94,7 @@ class Sending:
         self.attempts = 0
         self.targets: list[Address] = []
         # inside to outside
-        self.rcv_nxt = self.rcv_edge = 0
+        self.rcv_nxt = self.rcv_edge = self.acked = 0
         self.rcv_shift = 0
         self.window = 65535
         self.pending: deque[bytes] = deque()
@@ -172,6 +172,7 @@ class Sending:
                              (20 + len(options)) << 10 | flags, offered,
                              fold(self.pseudo_sum + length), 0)
         self.ack_due = False
+        self.acked = self.rcv_nxt
         if data is not None:
             self.owner.send(head, data)
         elif options:

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from slirp.loop import Loop
     from slirp.options import Options
 
-# Packets taken before the acknowledgments they made due are sent, and others have their turn.
+# Most packets taken before the acknowledgments they made due are sent, and others get their turn.
+# It begins with one, and doubles while there are more: of a dialogue, each packet comes alone, and
+# a second read for each would find nothing.
 _BATCH = 32
 _SOLICIT = bytes((wire.NEIGHBOUR_SOLICIT,))
 _NO_VNET = bytes(VNET_SIZE)
@@ -54,6 +56,7 @@ class Stack:
         self.link: Link | None = None
         self.reach = reach or Reach(options)
         self._ipv6 = options.ipv6
+        self._batch = 1
         self._view = memoryview(device.buffer)
         self._fragments = Fragments()
         self._ident = int.from_bytes(random(4), "big")
@@ -69,13 +72,16 @@ class Stack:
     def ready(self, _events: int) -> None:
         """The loop's handler of the device."""
         read = self.device.read
-        for _ in range(_BATCH):
+        for _ in range(self._batch):
             length = read()
             if length <= 0:
                 if length < 0:
                     self.loop.stop()
+                self._batch = 1
                 break
             self.packet(length)
+        else:
+            self._batch = min(2 * self._batch, _BATCH)
         self.tcp.flush()
 
     def packet(self, length: int) -> None:

@@ -131,7 +131,7 @@ class Connection(Sending):
             self.rcv_nxt = self.rcv_edge = seq + 1
             self._begin(window, 0)
             self.acknowledge()
-            self._pull_first()
+            self.pull()
             return False
         if flags & RST:
             if seq == self.rcv_nxt & MASK:
@@ -147,7 +147,6 @@ class Connection(Sending):
             self.emit(RST, ack)
             return False
         self._begin(window, self.snd_shift)
-        self.readable = True
         return True
 
     def _begin(self, window: int, shift: int) -> None:
@@ -160,10 +159,6 @@ class Connection(Sending):
         self.deadline = 0.0
         self.attempts = 0
         self.rto = RTO_FIRST
-
-    def _pull_first(self) -> None:
-        self.readable = True
-        self.pull()
 
     def _acknowledged(self, ack: int, window: int, ahead: int, size: int) -> bool:
         """Take in ACK and window. False: the ACK is of something never sent."""
@@ -289,13 +284,15 @@ class Connection(Sending):
                 else:
                     self.readable = True
                     self.pull()
-        elif self.state == CONNECTING:
+            return
+        # For later: it is told once.
+        self.hung_up = self.hung_up or bool(events & (RDHUP | HUP | ERR))
+        self.readable = self.hung_up or bool(events & IN)
+        if self.state == CONNECTING:
             if events & (OUT | HUP | ERR):
                 self.owner.connected(self)
-        elif events & (RDHUP | HUP | ERR):
-            self.hung_up = True
-            if self.state == SYN_SENT and events & (HUP | ERR):
-                self.abort()            # the client has gone before the service answered
+        elif self.state == SYN_SENT and events & (HUP | ERR):
+            self.abort()                # the client has gone before the service answered
 
     def _broken(self) -> None:
         """After its end the outside can still be reset: everything we send would be lost."""

@@ -99,6 +99,7 @@ class Inside:
         body = wire.tcp(self.me, self.host, sport, self.port, seq, ack if flags & ACK else 0,
                         flags, window, options, data)
         self.put(wire.ip(self.me, self.host, TCP, len(body)) + body)
+        self.pass_time(0.002)       # an acknowledgment may wait so long for company
 
     def packets(self) -> list[wire.Packet]:
         """What the stack has sent since the last look, cut as the kernel cuts it."""

@@ -112,10 +112,9 @@ def test_a_syn_seen_twice_opens_one_connection(make: Make) -> None:
     inside.send(SYN)
     inside.send(SYN)
     inside.until(lambda: inside.device.sent, "an answer")
-    first = inside.one()
     inside.send(SYN)
-    again = inside.one()
-    assert (again.flags, again.seq, again.ack) == (first.flags, first.seq, first.ack)
+    answers = {segment[:3] for segment in inside.got()}
+    assert len(answers) == 1, "the same, however often it is asked"
     assert len(inside.stack.tcp.table) == 1
 
 

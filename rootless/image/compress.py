@@ -52,7 +52,7 @@ def again(paths: Paths, blob: Blob, diff_id: str, form: str, level: int | None) 
 
     Raises StorageError, also when the old one is not the layer it should be; ImageError.
     """
-    compressor = _zstd(level) if form == "zstd" else _gzip(level)
+    compressor = stream(form, level)
     writer = store.BlobWriter(paths)
     inner = hashlib.sha256()
     try:
@@ -72,6 +72,11 @@ def again(paths: Paths, blob: Blob, diff_id: str, form: str, level: int | None) 
         os.close(fd)
         writer.abort()
     return Blob(digest, size, store.blob_path(paths, digest))
+
+
+def stream(form: str, level: int | None = None) -> Any:
+    """An object with `compress(bytes)` and `flush()`."""
+    return _zstd(level) if form == "zstd" else _gzip(level)
 
 
 def _unreadable(path: str, error: OSError) -> StorageError:

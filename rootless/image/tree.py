@@ -31,15 +31,18 @@ _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK, st
 
 
 def pack(root: int, tar: Writer, prefix: bytes = b"", *, layer: bool = False,
-         avoid: frozenset[int] = frozenset()) -> None:
+         avoid: frozenset[int] = frozenset(), only: frozenset[bytes] | None = None) -> None:
     """Everything below the directory `root`, without itself, as docker's export has it.
     `prefix` comes before every name. `avoid`: as `walk` has it. `layer`: the tree is an overlay's
     upper directory, and what it hides is told in OCI's words (image-spec, layer.md: whiteouts).
+    `only`: paths that count; None for all.
 
     Raises OSError, StorageError.
     """
     links: dict[tuple[int, int], bytes] = {}
     for parent, name, path in walk(root, avoid):
+        if only is not None and path not in only:
+            continue
         path = prefix + path
         try:
             st = os.stat(name, dir_fd=parent, follow_symlinks=False)

@@ -25,7 +25,7 @@ from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
 from rootless.errors import HostError, RootlessError, StorageError, UsageError, os_reason
 from rootless.files import read_bytes, write_atomic
-from rootless.network import endpoints, ports
+from rootless.network import endpoints, networks, ports
 from rootless.runtime import plan
 from rootless.userns import keeper
 
@@ -61,8 +61,8 @@ _SHARED = (
     Option("mount", LIST, "Mount: type=volume|bind|tmpfs,source=,target=[,readonly]",
            metavar="SPEC"),
     Option("name", VALUE, "Name of the container", metavar="NAME"),
-    Option("network", LIST, "A network with options ip=, ip6=, mac=, alias=; none (default), host, "
-           "or container:NAME", metavar="NETWORK[:OPTIONS]"),
+    Option("network", LIST, "A network with options ip=, ip6=, mac=, alias=; bridge (default), "
+           "none, host, or container:NAME", metavar="NETWORK[:OPTIONS]"),
     Option("net", LIST, "Same as --network", metavar="NETWORK"),
     Option("network-alias", LIST, "Another name on the first network", metavar="NAME"),
     Option("oom-score-adj", VALUE, "Preference of the host's OOM killer", metavar="NUMBER"),
@@ -278,7 +278,7 @@ def _networks(options: Options) -> tuple[str, tuple[endpoints.Endpoint, ...]]:
 
 def _parse_networks(options: Options) -> tuple[str, tuple[endpoints.Endpoint, ...]]:
     return endpoints.parse(
-        [*options.list("network"), *options.list("net")], "none",
+        [*options.list("network"), *options.list("net")], networks.DEFAULT,
         ip=options.value("ip") or "", ip6=options.value("ip6") or "",
         mac=options.value("mac-address") or "",
         aliases=tuple(endpoints.alias(a) for a in options.list("network-alias")))

@@ -130,7 +130,7 @@ SUBCOMMANDS = {
         "reset": ("rootless.cli.system", "Remove everything the engine has stored"),
         "check": ("rootless.cli.check", "Look whether the store is whole, and repair it"),
         "df": ("rootless.cli.check", "Show what images and containers take on the disk"),
-        "stop": ("rootless.cli.system", "End the helper processes that keep the user namespace and networks"),
+        "stop": ("rootless.cli.system", "End the helper processes of namespaces and networks"),
     },
 }
 

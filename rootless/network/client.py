@@ -1,8 +1,9 @@
 """How monitors and commands speak to the network keeper: one request, one answer.
 
 A Unix socket that keeps messages apart (SOCK_SEQPACKET); each is a dict by marshal, descriptors go
-along. The socket is named by the store it serves, as several can share a run directory. Whoever
-needs the keeper and finds nobody listening makes the socket and forks one.
+along. The socket is named by the store it serves, as several can share a run directory, and by the
+user namespace it is in, beyond which it has no power over containers. Whoever needs the keeper and
+finds nobody listening makes the socket and forks one.
 
 A monitor keeps its connection as long as its container runs. That is how it learns that the keeper
 was killed: it asks a new one to join the container to its networks again, with the same addresses.
@@ -37,7 +38,8 @@ def socket_path(run: str, store: str) -> str:
         st = os.stat(store)
     except OSError as e:
         raise StorageError(f"cannot find the store: {store}: {os_reason(e)}") from None
-    return f"{run}/network-{st.st_dev:x}.{st.st_ino:x}"
+    within = os.stat("/proc/self/ns/user").st_ino
+    return f"{run}/net-{st.st_dev:x}.{st.st_ino:x}.{within & 0xFFFFFF:x}"
 
 
 def send(sock: _socket.socket, message: Request, fds: Sequence[int] = ()) -> None:

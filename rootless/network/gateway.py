@@ -51,8 +51,9 @@ def way_out(network: Network, tun: int, *, ipv6: bool) -> list[Message]:
 
 class Gateway:
     def __init__(self, network: Network, loop: Loop, answers: resolver.Answers, userns: int,
-                 control: str, *, single: bool) -> None:
-        """`control`: see Uplink. Raises HostError when the machine does not allow it."""
+                 control: str, others: list[Gateway], *, single: bool) -> None:
+        """`control`: see Uplink. `others`: gateways of all networks that are up; they learn of
+        this one. Raises HostError when the machine does not allow it."""
         self.network = network
         self.uplink: Uplink | None = None
         self.resolver: resolver.Resolver | None = None
@@ -65,7 +66,8 @@ class Gateway:
         self.bridge = 0
         ready = False
         try:
-            self._build(made, loop, answers, control)
+            up = [str(r.subnet) for g in (self, *others) for r in g.network.ranges]
+            self._build(made, loop, answers, control, up)
             ready = True
         except OSError as e:
             raise HostError(f"cannot make network {network.name}: "
@@ -73,8 +75,12 @@ class Gateway:
         finally:
             if not ready:
                 self.close()
+        for other in others:
+            if other.uplink is not None:
+                other.uplink.see(up)
 
-    def _build(self, made: Made, loop: Loop, answers: resolver.Answers, control: str) -> None:
+    def _build(self, made: Made, loop: Loop, answers: resolver.Answers, control: str,
+               up: list[str]) -> None:
         link = self.netlink
         mac = address.mac_of(self.network.ranges[0].gateway)
         link.do(netlink.new_bridge(BRIDGE, mac, self.network.mtu))
@@ -84,8 +90,7 @@ class Gateway:
         if made.device >= 0:
             link.do(*way_out(self.network, link.index(inside.TUN), ipv6=self.ipv6))
             self.uplink = Uplink(loop, made.device, control, mtu=self.network.mtu,
-                                 ipv6=self.ipv6,
-                                 inside=[str(r.subnet) for r in self.network.ranges])
+                                 ipv6=self.ipv6, inside=up)
         datagrams: list[_socket.socket] = []
         streams: list[_socket.socket] = []
         for fds, sockets in ((made.datagrams, datagrams), (made.streams, streams)):

@@ -252,7 +252,8 @@ class Keeper:
             found = None
         if found is None:
             found = Gateway(network, self.loop, self._answers(name), member.userns,
-                            f"{self.path}.{network.id[:12]}", single=member.single)
+                            f"{self.path}.{network.id[:6]}", list(self.gateways.values()),
+                            single=member.single)
             self.gateways[name] = found
         return found
 

@@ -141,8 +141,7 @@ class Member:
             raise HostError(f"cannot connect container {self.name} to network {network.name}: "
                             f"{e.filename}: {os_reason(e)}") from None
         wanted = self.wish["networks"][network.name]
-        names = frozenset(n.lower() for n in (self.name, self.id, self.id[:12],
-                                              *wanted["aliases"]))
+        names = frozenset(n.lower() for n in (self.name, self.id[:12], *wanted["aliases"]))
         self.joined[network.name] = Joined(gateway, f"eth{number}", raw, mine, names)
 
     def leave(self, name: str) -> None:

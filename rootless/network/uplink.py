@@ -36,7 +36,8 @@ class Uplink:
     def __init__(self, loop: Loop, device: int, control: str, *, mtu: int, ipv6: bool,
                  inside: Sequence[str]) -> None:
         """`device`: of slirp.device.open_tun; ours from now on. `control`: path of a socket in a
-        directory that only the user can enter. `inside`: the network's subnets."""
+        directory that only the user can enter. `inside`: subnets of this and
+        all other networks that are up: no address of theirs is ever looked for outside."""
         self.loop = loop
         self.device = device
         self.path = control
@@ -60,6 +61,15 @@ class Uplink:
             os.close(self.device)
             self.device = -1
             self._unlink()
+
+    def see(self, inside: Sequence[str]) -> None:
+        """Other networks of ours have come or gone: their addresses are nobody's outside."""
+        if list(inside) != list(self.inside):
+            self.inside = inside
+            try:
+                self._ask("set_inside", {"subnets": list(inside)})
+            except HostError as e:
+                os.write(2, f"uplink: {e.message}\n".encode())
 
     def _start(self) -> None:
         self._unlink()

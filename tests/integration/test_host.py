@@ -87,7 +87,7 @@ def test_the_store_is_not_seen(host: Box) -> None:
 
 def test_kernel_filesystems_are_the_containers_own(host: Box) -> None:
     assert host.sh("ls /tmp /run | grep -v : | grep . || true; ls -d /proc/1 /dev/null; "
-                   "ls /sys/class/net") == "/dev/null\n/proc/1\nlo"
+                   "ls /sys/class/net") == "/dev/null\n/proc/1\neth0\nlo"
 
 
 def test_options_apply_to_it_as_to_any_image(host: Box, tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def four(cli: Cli, box: Box) -> Iterator[dict[str, str]]:
     (("-a", "--filter", "id=ID"), "up"),
     (("-a", "--filter", "volume=/data"), "up"),
     (("-a", "--filter", "volume=/home"), ""),
-    (("-a", "--filter", "network=none"), "up bad good made"),
+    (("-a", "--filter", "network=bridge"), "up bad good made"),
     (("-a", "--filter", "network=other"), ""),
     (("-a", "--filter", "label!=size"), "bad"),
     (("-a", "--filter", "until=0s"), "up bad good made"),
@@ -279,7 +279,7 @@ def test_ps_formats(cli: Cli, box: Box, four: dict[str, str]) -> None:
     assert ps("{{.ID}}|{{.Names}}|{{.Image}}|{{.Command}}") == \
         f'{cid[:12]}|four-bad|{box.image}|"sh -c exit 3"'
     assert re.fullmatch(r"Exited \(3\) (Less than a|\d+) seconds? ago", ps("{{.Status}}"))
-    assert ps("{{upper .State}} {{.Labels}} {{.Networks}}") == "EXITED four= none"
+    assert ps("{{upper .State}} {{.Labels}} {{.Networks}}") == "EXITED four= bridge"
     assert re.split(" {2,}|\n", ps("table {{.Names}}\t{{.State}}")) == ["NAMES", "STATE",
                                                                        "four-bad", "exited"]
     row = json.loads(ps("json"))
@@ -601,7 +601,8 @@ def test_inspect_tells_what_was_asked_for(cli: Cli, box: Box, make: Make,
     assert (config["Entrypoint"], config["Cmd"]) == (["sleep"], ["1000"])
     assert config["StopSignal"] == "INT"
     assert host["Binds"] == [f"{tmp_path}:/given:ro"]
-    assert (host["CapDrop"], host["ReadonlyRootfs"], host["NetworkMode"]) == (["ALL"], True, "none")
+    assert (host["CapDrop"], host["ReadonlyRootfs"]) == (["ALL"], True)
+    assert host["NetworkMode"] == "bridge"
     (mount,) = found["Mounts"]
     assert (mount["Source"], mount["Destination"], mount["RW"]) == (str(tmp_path), "/given", False)
     (image,) = cli.ok("inspect", "--type", "image", box.image).json

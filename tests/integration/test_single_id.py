@@ -78,7 +78,7 @@ def test_root_inside_is_the_user_with_all_that_run_does(alone: Box, tmp_path: Pa
                     "grep -c root /etc/passwd", "-h", "named",
                     "-v", f"{tmp_path}:/v", "--tmpfs", "/t", "--sysctl", "kernel.shmmni=77",
                     "--init").split()
-    assert told == ["0", "0", "0", "1", "named", "1", "lo", "77", "1"]
+    assert told == ["0", "0", "0", "1", "named", "1", "eth0", "lo", "77", "1"]
     assert (tmp_path / "made").stat().st_uid == os.getuid()
 
 

@@ -24,12 +24,13 @@ LARGEST = 16 << 20
 
 @record(frozen=True)
 class Directives:
-    """`syntax` names a front end; ours is the one that is used. `skip`: names of checks in lower
-    case, or `all`; `error`: a warning fails the build."""
+    """`syntax` names a front end; ours is the one that is used. `skip`, `experimental`: names of
+    checks in lower case, or `all`; `error`: a warning fails the build."""
 
     syntax: str
     escape: str
     skip: frozenset[str]
+    experimental: frozenset[str]
     error: bool
 
 
@@ -106,18 +107,25 @@ def parse_triggers(triggers: Sequence[str], image: str) -> tuple[Instruction, ..
 def _directives(reader: nodes.Reader) -> Directives:
     said = {name: directive.value for name, directive in reader.directives.items()}
     skip: frozenset[str] = frozenset()
+    experimental: frozenset[str] = frozenset()
     error = False
     check = reader.directives.get("check")
     if check:
         for option in check.value.split(";"):
             key, equals, value = (part.strip() for part in option.partition("="))
-            names = frozenset(n.strip().lower() for n in value.split(",") if n.strip())
+            names = check_names(value)
             if key == "skip" and equals:
                 skip = names
+            elif key == "experimental" and equals:
+                experimental = names
             elif key == "error" and value.lower() in ("true", "false", "1", "0"):
                 error = value.lower() in ("true", "1")
-            elif key != "experimental" or not equals:
+            else:
                 raise source.at_line(reader.source, check.line,
                                      f"invalid check directive: {option}",
                                      hint="# check=skip=NAME,NAME;error=true")
-    return Directives(said.get("syntax", ""), reader.escape, skip, error)
+    return Directives(said.get("syntax", ""), reader.escape, skip, experimental, error)
+
+
+def check_names(text: str) -> frozenset[str]:
+    return frozenset(name.strip().lower() for name in text.split(",") if name.strip())

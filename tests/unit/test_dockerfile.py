@@ -7,6 +7,7 @@ Dockerfile, perhaps `--- args NAME=VALUE` and `--- target NAME`, and what must c
     --- config      the configuration of the target's image, without what every image has
     --- history     the texts of history
     --- stages      the stages that are built, in order
+    --- checks      LINE RULE: text of each warning
     --- error       LINE: part of the message; then perhaps `hint ...` and `caret LINE:COLUMN`
 """
 
@@ -21,7 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.build import config, graph, nodes, scope, source
+from rootless.build import config, graph, lint, nodes, scope, source
+from rootless.build.ignore import Ignore
 from rootless.build.nodes import Node
 from rootless.build.parse import Dockerfile, parse, parse_triggers
 from rootless.errors import BuildError, DockerfileError
@@ -115,6 +117,12 @@ def test_the_reference_is_kept(case: Case) -> None:
             Outcome(case.dockerfile, case.args, case.target)
         check_error(caught.value, case.want.splitlines())
         return
+    if case.kind == "checks":
+        found = lint.check(parse(case.dockerfile.encode()), build_args=case.args, given=PLATFORMS,
+                           ignore=Ignore.parse("*.out"),
+                           env_of=lambda name: None if name == "unknown" else BASE["Env"])
+        assert "\n".join(f"{w.where.first} {w.rule}: {w.text}" for w in found) == case.want
+        return
     outcome = Outcome(case.dockerfile, case.args, case.target)
     if case.kind == "config":
         assert without_defaults(outcome.config) == json.loads(case.want)
@@ -161,7 +169,8 @@ def caret(error: DockerfileError) -> str:
 
 
 def test_every_kind_of_case_is_there() -> None:
-    assert {case.kind for case in cases()} == {"nodes", "config", "history", "stages", "error"}
+    assert {case.kind for case in cases()} == {"nodes", "config", "history", "stages", "error",
+                                               "checks"}
 
 
 def test_positions_of_a_windows_file_with_a_mark_are_right() -> None:
@@ -232,6 +241,37 @@ def test_a_deep_substitution_is_refused() -> None:
         Outcome(f"FROM scratch\nENV x={deep}\n", {}, "")
 
 
+def test_every_check_has_its_case() -> None:
+    shown = {line.split()[1].rstrip(":") for case in cases() if case.kind == "checks"
+             for line in case.want.splitlines()}
+    assert shown == set(lint.RULES)
+
+
+def test_a_check_shows_the_lines_and_where_to_read_more() -> None:
+    found = lint.check(parse(b"FROM scratch\nCMD x\n"))
+    assert lint.render(found) == """\
+Check complete, 1 warning has been found!
+
+WARNING: JSONArgsRecommended - https://docs.docker.com/go/dockerfile/rule/json-args-recommended/
+JSON arguments recommended for CMD to prevent unintended behavior related to OS signals
+Dockerfile:2
+--------------------
+1 |     FROM scratch
+2 | >>> CMD x
+--------------------
+"""
+    assert lint.render([]) == "Check complete, no warnings found.\n"
+
+
+def test_warnings_are_errors_when_the_file_says_so() -> None:
+    dockerfile = parse(b"# check=error=true\nFROM scratch\nCMD x\n")
+    with pytest.raises(DockerfileError, match="warnings are errors"):
+        lint.refuse(dockerfile, lint.check(dockerfile))
+    lint.refuse(dockerfile, [])
+    lax = parse(b"FROM scratch\nCMD x\n")
+    lint.refuse(lax, lint.check(lax))
+
+
 PARTS = ["FROM scratch", "RUN", "COPY", "ENV", "ONBUILD", "HEALTHCHECK", "ARG", "# escape=`",
          "# check=skip=all", "a", "a=b", "--from=x", "--mount=type=cache,target=/c", "<<E", "E",
          "$a", "${a:-b}", "${", "'", '"', "\\", "`", "[", '["a"]', "\n", "\n", "\n", " ", "\t",
@@ -242,9 +282,12 @@ FILES = st.lists(st.sampled_from(PARTS), max_size=40).map("".join)
 @given(FILES)
 def test_any_text_is_a_dockerfile_or_refused(text: str) -> None:
     try:
-        Outcome(text, {"a": "b"}, "")
+        outcome = Outcome(text, {"a": "b"}, "")
     except BuildError as e:
         assert e.message
+        return
+    for warning in lint.check(outcome.dockerfile, build_args={"a": "b"}, given=PLATFORMS):
+        assert warning.rule in lint.RULES
 
 
 @given(FILES)

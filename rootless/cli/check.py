@@ -9,16 +9,19 @@ from rootless.cli.command import FLAG, VALUE, Command, Option, Options
 from rootless.cli.images import utc
 from rootless.cli.ps import age, table
 from rootless.container import store as containers
+from rootless.container import volumes as mounted
 from rootless.errors import RootlessError
 from rootless.image import store
 from rootless.image.progress import human
 from rootless.image.reference import familiar
+from rootless.storage import volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.container.store import Container
     from rootless.image.check import Checker, Fault
     from rootless.paths import Paths
+    from rootless.storage.volumes import Volume
 
 # A mend may show the next fault: a blob goes, then a name, then what only that name needed.
 _ROUNDS = 4
@@ -100,15 +103,19 @@ def df(options: Options) -> int:
     running = [c for c in made if c.state().running]
     stopped = sum(written[c.id] for c in made if c not in running)
     identities = {i.id for i in images}
+    kept_volumes = volumes.every(paths)
+    sizes = _volume_sizes(paths, kept_volumes)
     rows = [_summary("Images", len(identities), len(identities & used), whole, free),
-            _summary("Containers", len(made), len(running), sum(written.values()), stopped)]
+            _summary("Containers", len(made), len(running), sum(written.values()), stopped),
+            _volumes_summary(paths, kept_volumes, sizes)]
     template = options.value("format")
     if template is not None:
         from rootless.cli.template import render_rows
 
         out = render_rows(template, rows, {"TotalCount": "TOTAL"})
     elif options.flag("verbose"):
-        out = _verbose(paths, made, written, layers)
+        out = [*_verbose(paths, made, written, layers), "",
+               *_verbose_volumes(paths, kept_volumes, sizes)]
     else:
         out = table([("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"),
                      *((r["Type"], r["TotalCount"], r["Active"], r["Size"], r["Reclaimable"])
@@ -157,14 +164,38 @@ def _verbose(paths: Paths, made: list[Container], written: dict[str, int],
     return [*out, *table(lines)]
 
 
+def _volume_sizes(paths: Paths, kept: list[Volume]) -> dict[str, int]:
+    if not kept:
+        return {}
+    from rootless.container.size import of_volumes
+    from rootless.userns import keeper
+
+    return of_volumes(paths, keeper.open_userns(paths), kept)
+
+
+def _volumes_summary(paths: Paths, kept: list[Volume], sizes: dict[str, int]) -> dict[str, str]:
+    used = mounted.users(paths)
+    return _summary("Local Volumes", len(kept), sum(v.name in used for v in kept),
+                    sum(sizes.values()), sum(sizes[v.name] for v in kept if v.name not in used))
+
+
+def _verbose_volumes(paths: Paths, kept: list[Volume], sizes: dict[str, int]) -> list[str]:
+    used = mounted.users(paths)
+    return ["Local Volumes space usage:", "",
+            *table([("VOLUME NAME", "LINKS", "SIZE"),
+                    *((v.name, str(len(used.get(v.name, []))), human(sizes[v.name]))
+                      for v in kept)])]
+
+
 COMMANDS = {
     "system check": Command("system check", "", "Look whether the store is whole: blobs, names, "
                             "layers file by file, leftovers. Exit code 1 when it is not.", check, (
         Option("quick", FLAG, "Do not compare the files of layers with their blobs", "q"),
         Option("repair", FLAG, "Unpack damaged layers again, remove what cannot be used", "r"),
     ), most=0),
-    "system df": Command("system df", "", "Show what images and containers take on the disk.", df, (
+    "system df": Command("system df", "", "Show what images, containers and volumes take on "
+                         "the disk.", df, (
         Option("format", VALUE, "Go template, or json", metavar="FORMAT"),
-        Option("verbose", FLAG, "Every image and container", "v"),
+        Option("verbose", FLAG, "Every image, container and volume", "v"),
     ), most=0),
 }

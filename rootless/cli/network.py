@@ -7,6 +7,7 @@ import time
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
+from rootless.cli.confirm import confirmed
 from rootless.cli.ps import table
 from rootless.clock import seconds_of
 from rootless.container import connect, store
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.network.networks import Network
+    from rootless.paths import Paths
 
 # Names of one option in docker's and in our own words.
 _OPTIONS = {"mtu": "mtu", "com.docker.network.driver.mtu": "mtu"}
@@ -183,20 +185,23 @@ def rm(options: Options) -> int:
 
 
 def prune(options: Options) -> int:
-    from rootless.__main__ import tell
-
     paths = places.of_this_user()
     tests = [_prune_filter(text) for text in options.list("filter")]
-    if not options.flag("force"):
-        if not sys.stdin.isatty():
-            raise Conflict("cannot ask for confirmation: standard input is not a terminal",
-                           hint="rootless network prune --force")
-        sys.stdout.write("This removes all networks that no container is made for. Go on? [y/N] ")
-        sys.stdout.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return 1
+    if not confirmed(options, "This removes all networks that no container is made for."):
+        return 1
+    gone, worst = prune_unused(paths, tests)
+    if gone:
+        sys.stdout.write("Deleted Networks:\n" + "".join(n + "\n" for n in gone) + "\n")
+    return worst
+
+
+def prune_unused(paths: Paths, tests: list[Callable[[Network], bool]]) -> tuple[list[str], int]:
+    """Names of the networks that went, and the exit code."""
+    from rootless.__main__ import tell
+
     in_use = connect.users(paths)
-    gone, worst = [], 0
+    gone: list[str] = []
+    worst = 0
     for found in networks.every(paths):
         if found.name == networks.DEFAULT or found.name in in_use \
                 or not all(test(found) for test in tests):
@@ -207,9 +212,7 @@ def prune(options: Options) -> int:
         except RootlessError as e:
             tell(e)
             worst = 1
-    if gone:
-        sys.stdout.write("Deleted Networks:\n" + "".join(n + "\n" for n in gone) + "\n")
-    return worst
+    return gone, worst
 
 
 def _prune_filter(text: str) -> Callable[[Network], bool]:

@@ -84,6 +84,7 @@ GROUPS = {
 # Groups whose second words are commands of their own.
 SUBCOMMANDS = {
     "container": {
+        "prune": ("rootless.cli.prune", "Remove containers that do not run"),
         "inspect": (_INSPECT, "Show all that is known of a container"),
     },
     "image": {
@@ -127,6 +128,7 @@ SUBCOMMANDS = {
         "prune": (_VOLUME, "Remove volumes that nobody needs"),
     },
     "system": {
+        "prune": ("rootless.cli.prune", "Remove what nobody needs"),
         "reset": ("rootless.cli.system", "Remove everything the engine has stored"),
         "check": ("rootless.cli.check", "Look whether the store is whole, and repair it"),
         "df": ("rootless.cli.check", "Show what images and containers take on the disk"),

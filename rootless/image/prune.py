@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rootless.paths import Paths
 
-    Test = Callable[[Image], bool]
+    Match = Callable[[str, dict[str, str]], bool]
 
 
 @record(frozen=True)
@@ -24,13 +24,19 @@ class Pruned:
     reclaimed: int
 
 
-def candidates(paths: Paths, used: set[str], *, everything: bool, tests: list[Test]) -> list[Image]:
+def candidates(paths: Paths, used: set[str], *, everything: bool,
+               tests: list[Match]) -> list[Image]:
     """Every name of the images that would go. `used`: ids of images containers were made from.
     Without `everything` only those that have no tag."""
     images = store.every(paths)
     tagged = {i.id for i in images if i.tag}
     return [i for i in images if i.id not in used and (everything or i.id not in tagged)
-            and all(test(i) for test in tests)]
+            and all(_holds(test, i) for test in tests)]
+
+
+def _holds(test: Match, image: Image) -> bool:
+    labels = (image.config.get("config") or {}).get("Labels") or {}
+    return test(str(image.config.get("created") or ""), labels)
 
 
 def prune(paths: Paths, gone: list[Image]) -> Pruned:
@@ -46,8 +52,9 @@ def prune(paths: Paths, gone: list[Image]) -> Pruned:
                   max(0, before - usage.total(paths)))
 
 
-def parse_filter(text: str, seconds: Callable[[str], float], now: float) -> Test:
-    """`until=TIME|DURATION`, `label=KEY[=VALUE]`, `label!=KEY[=VALUE]`. `seconds` reads a time.
+def parse_filter(text: str, seconds: Callable[[str], float], now: float) -> Match:
+    """`until=TIME|DURATION`, `label=KEY[=VALUE]`, `label!=KEY[=VALUE]`, as a function of when a
+    thing was made and its labels. `seconds` reads a time.
 
     Raises UsageError.
     """
@@ -58,11 +65,10 @@ def parse_filter(text: str, seconds: Callable[[str], float], now: float) -> Test
                          hint="until=24h, until=2026-01-31, label=KEY, label!=KEY=VALUE")
     if key == "until":
         limit = moment(value, seconds, now)
-        return lambda i: 0 < seconds(str(i.config.get("created") or "")) < limit
+        return lambda created, _: 0 < seconds(created) < limit
     name, has_value, wanted = value.partition("=")
 
-    def holds(image: Image) -> bool:
-        labels = (image.config.get("config") or {}).get("Labels") or {}
+    def holds(_: str, labels: dict[str, str]) -> bool:
         found = name in labels and (not has_value or labels[name] == wanted)
         return found != negated
     return holds

@@ -6,9 +6,9 @@ it). Texts of history are BuildKit's, so that `docker history` reads the same.
 
 from __future__ import annotations
 
-import json
 import posixpath
 
+from rootless import jsontext
 from rootless.build.instructions import (
     DEFAULT_SHELL,
     Add,
@@ -53,7 +53,7 @@ class Settings:
     """
 
     def __init__(self, base: Mapping[str, Any], author: str = "") -> None:
-        self.values: dict[str, Any] = json.loads(json.dumps(dict(base)))
+        self.values: dict[str, Any] = jsontext.loads(jsontext.dumps(dict(base)))
         self.values.pop("OnBuild", None)        # triggers fire once, and are not inherited
         self.author = author
         self.cmd_said = False       # CMD stood in this stage: an ENTRYPOINT leaves it alone
@@ -212,7 +212,17 @@ def _said(one: Instruction, settings: Settings) -> str:
 
 def _quoted(command: Command, shell: tuple[str, ...]) -> str:
     """As Go prints a list of quoted strings."""
-    return f"[{' '.join(json.dumps(word, ensure_ascii=False) for word in command.argv(shell))}]"
+    return f"[{' '.join(map(_quote, command.argv(shell)))}]"
+
+
+_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
+            "\v": "\\v", "\\": "\\\\", '"': '\\"'}
+
+
+def _quote(text: str) -> str:
+    """Go's strconv.Quote."""
+    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else ascii(c)[1:-1])
+                         for c in text) + '"'
 
 
 def _duration(ns: int) -> str:

@@ -12,9 +12,9 @@ mean is not asked here (`typed.py`).
 
 from __future__ import annotations
 
-import json
 import re
 
+from rootless import jsontext
 from rootless.build.source import Source, Where, at_line
 from rootless.build.words import ExpansionError, is_space, raw_words, unquoted
 from rootless.record import record
@@ -283,20 +283,14 @@ def json_strings(text: str) -> list[str] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        value = _DECODER.decode(text)
-    except (ValueError, RecursionError):
+        value = jsontext.loads(text)
+    except ValueError:
         return None
     if not all(isinstance(item, str) for item in value):
         raise ValueError("a JSON array of an instruction holds strings and nothing else")
     # Half of a surrogate pair cannot be written anywhere; Go's decoder replaces it as well.
     return [item.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for item in value]
 
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 if TYPE_CHECKING:
     Parts = tuple[tuple[str, ...], bool, bool, Node | None]

@@ -60,7 +60,7 @@ _UNREACHABLE = {errno.ENETUNREACH: "net", errno.EHOSTUNREACH: "host", errno.EINV
 
 
 class Connections:
-    """`random` gives bytes nobody can guess, for initial sequence numbers (RFC 6528)."""
+    """`random` gives bytes that nobody can guess."""
 
     def __init__(self, stack: Stack, most: int,
                  random: Callable[[int], bytes] = os.urandom) -> None:
@@ -68,7 +68,7 @@ class Connections:
         self.mtu = stack.mtu
         self.send = stack.device.send
         self.prefix = stack.prefix
-        self.random = random
+        self._secret = random(16)
         self.held = 0
         self.table: dict[bytes, Connection] = {}
         self._stack = stack
@@ -154,6 +154,13 @@ class Connections:
     def _answer(self, key: bytes, flags: int, seq: int, ack: int) -> None:
         (src, sport), (dst, dport) = ends(key)
         self._stack.send_ip(dst, src, TCP, tcp(dst, src, dport, sport, seq, ack, flags, 0))
+
+    def initial(self, key: bytes) -> int:
+        """The first sequence number of a connection (RFC 6528): none outside can guess it, and of
+        the same ends each is beyond the last, so that the peer's TIME_WAIT takes it for a new
+        one. The interpreter's hash of bytes is SipHash."""
+        ticks = int(self.loop.now * 15_625_000)         # of 64 ns, as Linux has it
+        return (hash(self._secret + key) + ticks) & MASK
 
     # ---- opening --------------------------------------------------------------------------------
 

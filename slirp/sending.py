@@ -105,7 +105,7 @@ class Sending:
         self.ack_due = False
         self.sack = False
         # outside to inside
-        self.iss = int.from_bytes(owner.random(4), "big")
+        self.iss = owner.initial(key)
         self.snd_una = self.snd_nxt = self.iss
         self.snd_wnd = self.snd_wl = 0
         self.snd_shift = 0

@@ -120,6 +120,12 @@ class Connection(Sending):
         """A segment before the connection is open. True: it opened it, and may hold more."""
         if self.state == SYN_SENT:
             if flags & ACK and ack != self.snd_nxt & MASK:
+                if not flags & RST:
+                    # Of a connection before, in its TIME_WAIT: a reset ends that, and we try again.
+                    self.emit(RST, ack)
+                    if not self.attempts:
+                        self.attempts = 1
+                        self.handshake()
                 return False
             if flags & RST:
                 if flags & ACK:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from slirp import api, wire
 from slirp.api import Api
+from slirp.connections import join
 from slirp.forward import Forwards
 from slirp.options import SlirpError
 from slirp.reach import Reach, pack, show
@@ -147,9 +148,34 @@ def test_a_guess_does_not_open_or_refuse(tcp: Published) -> None:
     with tcp.client():
         _, seq = tcp.syn()
         tcp.inside.send(RST | ACK, seq=0, ack=seq + 2, sport=80)
-        tcp.inside.send(SYN | ACK, seq=0, ack=seq + 2, sport=80)
         assert tcp.inside.got() == []
+        tcp.inside.send(SYN | ACK, seq=0, ack=seq + 2, sport=80)
+        assert tcp.inside.got()[0][:2] == (RST, seq + 2)
         assert len(tcp.inside.stack.tcp.table) == 1
+
+
+def test_what_the_service_remembers_of_a_connection_before_is_reset(tcp: Published) -> None:
+    """A peer in TIME_WAIT answers a SYN that it takes for an old one with an ACK."""
+    with tcp.client() as client:
+        _, seq = tcp.syn()
+        tcp.inside.send(ACK, seq=77, ack=seq - 1000, sport=80)
+        reset, again = tcp.inside.got()
+        assert reset[:2] == (RST, (seq - 1000) & 0xFFFFFFFF)
+        assert again[:2] == (SYN, seq)
+        tcp.answer()
+        tcp.inside.send(ACK, b"hello", sport=80)
+        assert client.recv(9) == b"hello"
+
+
+def test_of_the_same_ends_each_connection_begins_beyond_the_last(tcp: Published) -> None:
+    table = tcp.inside.stack.tcp
+    key = join((pack(tcp.guest), 80), (pack(tcp.host), 4000))
+    first = table.initial(key)
+    tcp.inside.pass_time(1)
+    later = table.initial(key)
+    assert 0 < (later - first) & 0xFFFFFFFF < 1 << 31
+    other = join((pack(tcp.guest), 80), (pack(tcp.host), 4001))
+    assert table.initial(other) != later
 
 
 def test_a_service_that_is_not_there_ends_the_client(tcp: Published) -> None:

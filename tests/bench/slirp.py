@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-START = (f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); from slirp.__main__ import main; main()"
-         )
+START = (f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\n"
+         "from slirp.__main__ import main; main()")
 OURS = [sys.executable, "-I", "-c", START]
 HOST = "10.0.2.2"
 ROUNDS, SECONDS = 5, 2

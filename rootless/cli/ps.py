@@ -90,7 +90,7 @@ def _fields(c: Container, s: State, *, cut: bool, size: str = "") -> dict[str, s
         "CreatedAt": str(c.data["created"]),
         "RunningFor": f"{age(str(c.data['created']))} ago",
         "State": filters.word(s),
-        "Status": status(s),
+        "Status": status(s, c.health(s)),
         "Ports": _ports(c) if s.running else "",
         "Names": c.name,
         "Labels": ",".join(f"{k}={v}" for k, v in c.data["labels"].items()),
@@ -117,13 +117,14 @@ def _networks(c: Container) -> list[str]:
         return [mode]
 
 
-def status(s: State) -> str:
+def status(s: State, health: str = "") -> str:
     if s.elsewhere:
         return f"On {s.elsewhere}"
     if s.status == "restarting":
         return f"Restarting ({s.code}) {age(s.finished)} ago"
     if s.running:
-        return f"Up {age(s.started)}" + (" (Paused)" if cgroups.paused(s) else "")
+        shown = {"": "", "starting": " (health: starting)"}.get(health, f" ({health})")
+        return f"Up {age(s.started)}" + (" (Paused)" if cgroups.paused(s) else shown)
     if s.status == "created":
         return "Created"
     return f"Exited ({s.code}) {age(s.finished)} ago" if s.finished else f"Exited ({s.code})"

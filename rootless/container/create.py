@@ -190,8 +190,17 @@ def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
         "log_limits": list(wanted.log_limits),
         "restart": list(wanted.watch.restart),
         "timeout": wanted.watch.timeout,
+        "health": _health(image_config, wanted),
         "ports": sorted(image_config.get("ExposedPorts") or {}),
     }
+
+
+def _health(image_config: dict[str, Any], wanted: Wanted) -> dict[str, Any] | None:
+    if not wanted.watch.health and not image_config.get("Healthcheck"):
+        return None
+    from rootless.container import health
+
+    return health.settings(image_config, dict(wanted.watch.health))
 
 
 def _host_is(platform: str) -> None:

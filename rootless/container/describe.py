@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from rootless import jsontext
 from rootless.cgroup.limits import THROTTLES
 from rootless.container import cgroups
 from rootless.container.store import Container
+from rootless.files import read_bytes
 from rootless.network import describe as networking
 from rootless.network import endpoints
 
@@ -42,6 +44,7 @@ def describe(container: Container) -> dict[str, Any]:
             "Error": state.error,
             "StartedAt": state.started or NEVER,
             "FinishedAt": state.finished or NEVER,
+            **_health(container),
         },
         "Image": data["image_id"],
         "ResolvConfPath": container.dir + "/resolv.conf",
@@ -105,6 +108,7 @@ def describe(container: Container) -> dict[str, Any]:
             "Labels": data["labels"],
             "StopSignal": data["stop_signal"] or "SIGTERM",
             "StopTimeout": data["stop_timeout"],
+            **_healthcheck(data),
         },
         "NetworkSettings": networking.settings(
             container.id, network, wish, endpoints.lease(container.dir) if state.running else None),
@@ -150,3 +154,26 @@ def _limits(config: dict[str, Any]) -> dict[str, Any]:
 def _log_options(data: dict[str, Any]) -> dict[str, str]:
     size, count = data.get("log_limits") or (0, 1)
     return {"max-size": str(size), "max-file": str(count)} if size else {}
+
+
+def _health(container: Container) -> dict[str, Any]:
+    if not container.data.get("health"):
+        return {}
+    try:
+        found = jsontext.loads(read_bytes(container.dir + "/health.json"))
+    except (OSError, ValueError):
+        found = {"Status": "starting", "FailingStreak": 0, "Log": []}
+    return {"Health": found}
+
+
+def _healthcheck(data: dict[str, Any]) -> dict[str, Any]:
+    made = data.get("health")
+    if not made:
+        return {}
+    return {"Healthcheck": {
+        "Test": made["words"],
+        **{name: int(made[key] * 1e9) for name, key in (
+            ("Interval", "interval"), ("Timeout", "timeout"), ("StartPeriod", "start_period"),
+            ("StartInterval", "start_interval"))},
+        "Retries": made["retries"],
+    }}

@@ -157,5 +157,6 @@ _HOLDS: dict[str, Callable[[Container, State, str], bool]] = {
     "expose": _expose,
     "restart-policy": lambda c, s, value: (c.data.get("restart") or ["no"])[0] == value,
     "should-start-on-boot": _boots,
+    "health": lambda c, s, value: (c.health(s) or "none") == value,
     "until": lambda c, s, value: False,
 }

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.birth import Failure
+    from rootless.container.health import Health
     from rootless.network.client import Attachment
 
 DRAIN_SECONDS = 5.0
@@ -69,6 +70,7 @@ class Monitor:
         self.kill_at = 0.0          # --timeout
         self.restarts = 0
         self.waited = 0.0           # before the last restart
+        self.health: Health | None = None
         self.stay = False           # somebody wants it ended
         self.again = False          # somebody wants it started again
 
@@ -95,9 +97,32 @@ class Monitor:
     def _runs(self) -> None:
         self.started = now()
         self.begun = time.monotonic()
+        self.kill_at = 0.0
         if self.plan["timeout"]:
             self.kill_at = self.begun + self.plan["timeout"]
+        if self.plan["health"]:
+            from rootless.container.health import Health
+
+            self.health = Health(self.plan, self._health_is)
+            self.health.start()
         self._record("running", pid=self.born.pid)
+
+    def _health_is(self, status: str) -> None:
+        """--health-on-failure, podman's."""
+        action = self.plan["health"]["on_failure"]
+        if status != "unhealthy" or action == "none":
+            return
+        if action in ("kill", "stop"):
+            self.stay = True
+        else:
+            self.again = True
+        if action == "kill":
+            self._signal(9)
+            return
+        data = self.plan["stop"]
+        self._signal(data[0])
+        if data[1] >= 0:
+            self.kill_at = time.monotonic() + data[1]
 
     def _tell_started(self) -> None:
         self.clients.greeting = started(self.born.pid)
@@ -209,10 +234,12 @@ class Monitor:
                 timeout = None
                 networks = self.born.networks
                 if status < 0:
+                    timeout = self._timers()        # first: it may start what is waited for below
                     poll.register(ended, select.POLLIN)
                     if networks is not None and networks.fileno() >= 0:
                         poll.register(networks.fileno(), select.POLLIN)
-                    timeout = self._timers()
+                    if self.health is not None and self.health.fileno() >= 0:
+                        poll.register(self.health.fileno(), select.POLLIN)
                 elif not self.born.outputs:
                     return status
                 elif not held:
@@ -225,6 +252,8 @@ class Monitor:
                         deadline = time.monotonic() + DRAIN_SECONDS
                     elif networks is not None and fd == networks.fileno():
                         self._rejoin(networks)
+                    elif self.health is not None and fd == self.health.fileno():
+                        self.health.read()
                     elif not self.clients.serve(fd, events):
                         if fd in self.born.outputs and events & (select.POLLIN | select.POLLHUP
                                                             | select.POLLERR):
@@ -243,6 +272,10 @@ class Monitor:
             self._signal(9)
         elif self.kill_at:
             waiting.append(self.kill_at)
+        if self.health is not None:
+            if self.health.due() <= now:
+                self.health.act()
+            waiting.append(self.health.due())
         networks = self.born.networks
         if networks is not None and networks.fileno() < 0:
             if self.rejoin_at <= now:
@@ -341,6 +374,9 @@ class Monitor:
             self.born.input = -1
 
     def _bury(self) -> None:
+        if self.health is not None:
+            self.health.stop()
+            self.health = None
         self.oom = self.born.close() or self.oom
         self.input_waiting.clear()
         self.input_ends = False

@@ -6,7 +6,8 @@ import marshal
 import os
 
 from rootless import errors, linux
-from rootless.container import cgroups, frames, store
+from rootless.container import cgroups, frames, signals, store
+from rootless.container.life import DEFAULT_STOP_SECONDS
 from rootless.container.store import Container
 from rootless.errors import Conflict, RootlessError, StartError
 from rootless.files import read_bytes
@@ -68,6 +69,9 @@ def prepare(container: Container, userns: Userns, *, stdin_once: bool,
         "host": os.uname().nodename,
         "restart": tuple(data.get("restart") or ("no", 0)),
         "timeout": data.get("timeout") or 0,
+        "health": data.get("health"),
+        "stop": (signals.number(data["stop_signal"] or "TERM"),
+                 DEFAULT_STOP_SECONDS if data["stop_timeout"] is None else data["stop_timeout"]),
         "start": made,
     }
 

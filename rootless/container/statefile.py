@@ -49,7 +49,7 @@ def write_alive(plan: dict[str, Any], status: str, pid: int, started: str, *, cg
             f'"socket":{quote(plan["socket"])},"cgroup":{quote(cgroup)},'
             f'"started":"{started}"}}')
     # Longer than what may have to be written over it.
-    _replace(plan["dir"], text.ljust(ROOM))
+    replace(plan["dir"], "state.json", text.ljust(ROOM))
 
 
 def write_end(plan: dict[str, Any], code: int, started: str, error: str, *, oom: bool,
@@ -60,7 +60,7 @@ def write_end(plan: dict[str, Any], code: int, started: str, error: str, *, oom:
             f'"finished":"{now()}","oom":{_word(oom)},"error":{quote(error)},'
             f'"restarts":{restarts},"stopped":{_word(stopped)}}}')
     try:
-        _replace(plan["dir"], text)
+        replace(plan["dir"], "state.json", text)
     except OSError:
         # The disk is full: in place of the old one there is room. One write within a page
         # is seen whole or not at all.
@@ -76,8 +76,9 @@ def write_end(plan: dict[str, Any], code: int, started: str, error: str, *, oom:
             pass        # the directory was removed under us
 
 
-def _replace(directory: str, text: str) -> None:
-    temporary = f"{directory}/.state.{os.getpid()}"
+def replace(directory: str, name: str, text: str) -> None:
+    """Write a file as a whole. Raises OSError."""
+    temporary = f"{directory}/.{name}.{os.getpid()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -86,7 +87,7 @@ def _replace(directory: str, text: str) -> None:
                 raise OSError(28, os.strerror(28))      # ENOSPC
         finally:
             os.close(fd)
-        os.rename(temporary, directory + "/state.json")
+        os.rename(temporary, f"{directory}/{name}")
     except OSError:
         try:
             os.unlink(temporary)

@@ -93,6 +93,15 @@ class Container:
         except (OSError, ValueError, KeyError, TypeError):
             return State("exited", code=255, error="its state on disk is damaged")
 
+    def health(self, state: State) -> str:
+        """starting, healthy or unhealthy; "" where it does not run or nobody checks."""
+        if not self.data.get("health") or state.status != "running":
+            return ""
+        try:
+            return str(jsontext.loads(read_bytes(self.dir + "/health.json"))["Status"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "starting"
+
     def lock(self) -> int:
         """Exclusive right to change the container; close the descriptor to give it back.
 

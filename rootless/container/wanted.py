@@ -6,6 +6,8 @@ from rootless.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.cgroup.limits import Resources
     from rootless.network.endpoints import Endpoint
     from rootless.network.ports import Publish
@@ -32,6 +34,7 @@ class Watch:
 
     restart: tuple[str, int] = ("no", 0)
     timeout: int = 0
+    health: tuple[tuple[str, Any], ...] = ()    # see health.settings
 
 
 @record(frozen=True)

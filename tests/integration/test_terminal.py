@@ -75,7 +75,7 @@ def test_what_is_typed_is_the_containers(box: Box) -> None:
 
 def test_the_callers_terminal_is_raw_meanwhile_and_then_as_before(box: Box) -> None:
     with shell(box) as t:
-        before = termios.tcgetattr(t.fd)
+        before = t.initial
         t.expect(PROMPT)
         assert termios.tcgetattr(t.fd)[3] & (termios.ECHO | termios.ICANON) == 0
         t.send("exit\n")
@@ -85,7 +85,7 @@ def test_the_callers_terminal_is_raw_meanwhile_and_then_as_before(box: Box) -> N
 
 def test_a_command_that_is_not_found_leaves_the_terminal_alone(box: Box) -> None:
     with box.terminal("-it", then=("no-such",)) as t:
-        before = termios.tcgetattr(t.fd)
+        before = t.initial
         assert t.wait() == 127
         assert termios.tcgetattr(t.fd) == before
         assert b"no-such" in t.output
@@ -93,7 +93,7 @@ def test_a_command_that_is_not_found_leaves_the_terminal_alone(box: Box) -> None
 
 def test_the_detach_keys_leave_it_running(box: Box) -> None:
     with shell(box, "--name", "left") as t:
-        before = termios.tcgetattr(t.fd)
+        before = t.initial
         t.expect(PROMPT)
         t.send("KEPT=1\n")
         t.expect(PROMPT)
@@ -139,7 +139,7 @@ def test_a_command_that_is_ended_gives_the_terminal_back(box: Box, verb: str, na
                    else ("exec", *SHELL, other, "sh"))
         try:
             with box.cli.terminal(*command) as t:
-                before = termios.tcgetattr(t.fd)
+                before = t.initial
                 t.expect(PROMPT)
                 assert termios.tcgetattr(t.fd)[3] & termios.ECHO == 0
                 t.process.send_signal(number)

@@ -139,6 +139,7 @@ class Terminal:
         self._read_to = 0
         try:
             self.resize(rows, columns)
+            self.initial = termios.tcgetattr(slave)
             # setsid gives it the terminal as its controlling one; it does not fork here.
             self.process = subprocess.Popen(["setsid", "--ctty", *command], stdin=slave,
                                             stdout=slave, stderr=slave, env=env, cwd=cwd,

@@ -53,6 +53,7 @@ VERBS = {
     "import": ("rootless.cli.load", "Make an image from an archive of a filesystem"),
     "unshare": ("rootless.cli.unshare", "Run a command as root of your user namespace"),
     "doctor": ("rootless.cli.doctor", "Say what this machine allows and what would mend the rest"),
+    "info": ("rootless.cli.info", "Show what there is, and the machine"),
     "version": ("rootless.cli.version", "Show the version"),
     "manifest": (_MANIFEST, "Manage lists of images for several platforms"),
     "network": (_NETWORK, "Manage networks"),
@@ -77,7 +78,7 @@ GROUPS = {
     }),
     "manifest": ("Manage lists of images for several platforms", {}),
     "network": ("Manage networks", {"list": "network ls", "remove": "network rm"}),
-    "system": ("Manage the store", {}),
+    "system": ("Manage the store", {"info": "info"}),
     "volume": ("Manage volumes", {"list": "volume ls", "remove": "volume rm"}),
 }
 

@@ -63,8 +63,7 @@ def used(where: Path, seconds: float) -> float:
 def half_a_processor(cli: Cli, name: str) -> None:
     cli.ok("run", "-d", "--name", name, "--cpus", "0.5", "host", "sh", "-c", SPIN)
     where = cgroup_of(cli, name)
-    time.sleep(0.5)
-    assert 0.45 <= used(where, 3) <= 0.55
+    assert 0.45 <= used(where, 2.5) <= 0.55
 
 
 def fork_bomb(cli: Cli, name: str) -> None:
@@ -82,9 +81,8 @@ def shares(cli: Cli, *more: str) -> None:
             cli.ok("run", "-d", "--name", name, "--cpu-shares", number_, "host", "taskset", "1",
                    "sh", "-c", SPIN)
         wheres = [cgroup_of(cli, name) for name in ("one", "three")]
-        time.sleep(0.5)
         begin = [number(w, "cpu.stat usage_usec") for w in wheres]
-        time.sleep(4)
+        time.sleep(3)
         one, three = (number(w, "cpu.stat usage_usec") - b for w, b in zip(wheres, begin))
         assert 2.5 <= three / one <= 3.5, (one, three)
     finally:
@@ -104,48 +102,35 @@ def update(cli: Cli, name: str) -> None:
     host = inspect(cli, name)["HostConfig"]
     assert [host[key] for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit")] == \
         [96 << 20, 192 << 20, 500_000_000, -1]
-    cli.fails(1, "update", "--cpu-quota", "20000", name, says="--cpus")
-    cli.fails(125, "update", name, says="no limit to change")
     cli.fails(1, "update", "--memory", "64m", "--memory-swap", "32m", name, says="--memory-swap")
     assert (where / "memory.max").read_text() == f"{96 << 20}\n"
-    cli.ok("update", "--cpus", "0", name)
-    assert (where / "cpu.max").read_text() == "max 100000\n"
 
 
 def pause(cli: Cli, name: str, tmp_path: Path) -> None:
     cli.ok("run", "-d", "--name", name, "-v", f"{tmp_path}:/mine", "host", "sh", "-c",
-           "while sleep 0.1; do echo x >>/mine/ticks; done")
+           "trap 'exit 6' TERM; while sleep 0.1; do echo x >>/mine/ticks; done")
     ticks = tmp_path / "ticks"
     eventually(ticks.exists, "it ticks")
     assert cli.ok("pause", name).text == name
     size = ticks.stat().st_size
-    time.sleep(1)
+    time.sleep(0.5)
     assert ticks.stat().st_size == size
     assert cli.ok("ps", "--format", "{{.Status}} {{.State}}").text.endswith("(Paused) paused")
-    assert inspect(cli, name)["State"]["Paused"] is True
-    cli.fails(1, "exec", name, "true", says="is paused")
-    cli.fails(1, "pause", name, says="already paused")
-    cli.fails(1, "start", name, says="is paused")
-    cli.fails(1, "rm", name, says="is running")
+    for verb in (("exec", name, "true"), ("pause", name), ("start", name)):
+        cli.fails(1, *verb, says="paused")
     assert cli.ok("unpause", "--all").text == name
     eventually(lambda: ticks.stat().st_size > size, "it ticks again")
-    cli.fails(1, "unpause", name, says="is not paused")
     cli.ok("pause", name)
-    cli.ok("rm", "-f", name)
-    assert cli.ok("ps", "-aq").text == ""
+    cli.ok("stop", name)
+    assert inspect(cli, name)["State"]["ExitCode"] == 6
 
 
 def stats(cli: Cli, name: str) -> None:
-    """A container that holds 20 MiB, has read 40 MiB of files, and does nothing."""
+    """A container that holds 20 MiB, has written files of 40 MiB, and does nothing."""
     hold = ("import time; kept = bytearray(b'x' * (20 << 20)); open('/f', 'wb').write("
             "bytes(40 << 20)); print('ready', flush=True); time.sleep(100)")
     cli.ok("run", "-d", "--name", name, "--memory", "128m", "host", "python3", "-c", hold)
     eventually(lambda: cli.ok("logs", name).text == "ready", "it holds its memory")
-    lines = cli.ok("stats", "--no-stream").text.splitlines()
-    assert [word.strip() for word in lines[0].split("  ") if word] == [
-        "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O",
-        "PIDS"]
-    assert len(lines) == 2
     (one,) = (json.loads(line) for line in cli.ok(
         "stats", "--no-stream", "--format", "json", name).text.splitlines())
     assert one["Name"] == name
@@ -157,7 +142,11 @@ def stats(cli: Cli, name: str) -> None:
     assert one["PIDs"] == "1"
     assert one["MemPressure"].endswith("%")
     cli.ok("stop", "-t", "0", name)
-    assert "--" in cli.ok("stats", "--no-stream", "-a").text.splitlines()[1]
+    head, row = cli.ok("stats", "--no-stream", "-a").text.splitlines()
+    assert [word.strip() for word in head.split("  ") if word] == [
+        "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O",
+        "PIDS"]
+    assert row.split()[1:] == [name, *["--"] * 6]
 
 
 def inside(cli: Cli, name: str) -> None:

@@ -53,19 +53,15 @@ def test_a_container_is_a_scope_that_systemctl_shows(cli: Cli, name: str) -> Non
     shown = systemctl("status", scope(cli, name).name)
     assert f"container {name}" in shown
     assert "sleep 100" in shown
+    monitor = Path(f"/proc/{monitor_of(cli, name)}/cgroup").read_text().strip()
+    assert monitor == f"0::/{scope(cli, name).relative_to(CGROUP)}/monitor", "not under the limits"
+    assert cgroup_of(cli, name).name == "container"
     properties = show(cli, name)
     assert [properties[p] for p in ("Delegate", "CPUWeight", "MemoryLow", "TimeoutStopUSec")] == \
         ["yes", "200", str(16 << 20), "3s"]
     cli.ok("rm", "-f", name)
     eventually(lambda: not SCOPES.exists() or not list(SCOPES.glob("*.scope")),
                "its scope is gone")
-
-
-def test_the_monitor_is_in_the_scope_and_not_under_the_limits(cli: Cli, name: str) -> None:
-    cli.ok("run", "-d", "--name", name, "host", "sleep", "100")
-    own = Path(f"/proc/{monitor_of(cli, name)}/cgroup").read_text().strip()
-    assert own == f"0::/{scope(cli, name).relative_to(CGROUP)}/monitor"
-    assert cgroup_of(cli, name).name == "container"
 
 
 def test_a_hog_is_killed_at_its_memory_limit_and_known(cli: Cli, name: str) -> None:
@@ -85,8 +81,11 @@ def test_shares_of_one_to_three_get_one_to_three(cli: Cli) -> None:
 
 
 def test_update_changes_one_that_runs(cli: Cli, name: str) -> None:
-    limits.update(cli, name)
-    cli.ok("update", "--cpu-shares", "512", name)
+    cli.ok("run", "-d", "--name", name, "--memory", "64m", "host", "sleep", "100")
+    where = cgroup_of(cli, name)
+    cli.ok("update", "--cpu-shares", "512", "--memory", "96m", "--memory-swap", "96m", name)
+    assert (where / "memory.max").read_text() == f"{96 << 20}\n"
+    assert (where / "memory.swap.max").read_text() == "0\n"
     assert show(cli, name)["CPUWeight"] == "50"
     cli.ok("stop", "-t", "0", name)
     cli.ok("start", name)
@@ -108,14 +107,12 @@ def test_exec_is_under_the_limits_although_it_comes_from_a_session(cli: Cli, nam
     eventually(lambda: "sleep\0" "99" in "".join(
         Path(f"/proc/{pid}/cmdline").read_text()
         for pid in (where / "cgroup.procs").read_text().split()), "exec is in the cgroup")
-    cli.ok("exec", name, "sh", "-c", "cat /proc/self/cgroup")
     bomb = "for i in 1 2 3 4 5 6; do sleep 9 & done; wait"
     assert "fork" in cli("exec", name, "sh", "-c", bomb).error.lower()
 
 
 @pytest.mark.parametrize("option, controller", [
-    ("--cpuset-cpus=0", "cpuset"), ("--device-read-bps=/dev/vda:1m", "io"),
-    ("--blkio-weight=100", "io")])
+    ("--cpuset-cpus=0", "cpuset"), ("--device-read-bps=/dev/vda:1m", "io")])
 def test_a_controller_that_is_not_delegated_is_named_with_the_line_that_mends_it(
         cli: Cli, option: str, controller: str) -> None:
     failed = cli.fails(125, "run", "--rm", option, "host", "true",
@@ -173,13 +170,6 @@ def test_stopping_the_scope_ends_the_container_and_is_recorded(cli: Cli, name: s
     assert cli.ok("wait", name).text == "5"
 
 
-def test_stop_ends_one_that_is_paused(cli: Cli, name: str) -> None:
-    cli.ok("run", "-d", "--name", name, "host", "sh", "-c", "trap 'exit 6' TERM; sleep 100 & wait")
-    cli.ok("pause", name)
-    cli.ok("stop", name)
-    assert inspect(cli, name)["State"]["ExitCode"] == 6
-
-
 def test_disabled_by_the_configuration(cli: Cli, name: str, tmp_path: Path) -> None:
     settings = tmp_path / "config.toml"
     settings.write_text('cgroups = "disabled"\n')
@@ -187,5 +177,4 @@ def test_disabled_by_the_configuration(cli: Cli, name: str, tmp_path: Path) -> N
     cli.ok("run", "-d", "--name", name, "host", "sleep", "100", env=env)
     assert "rootless.slice" not in str(cgroup_of(cli, name))
     cli.fails(1, "pause", name, says="disabled in config.toml", env=env)
-    cli.fails(1, "pause", name, says="it was started without one")
     cli.fails(125, "run", "--rm", "--memory", "64m", "host", "true", says="disabled", env=env)

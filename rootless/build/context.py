@@ -232,7 +232,8 @@ class Tree:
                                hint=f"line {rule.line} of it says {rule.pattern}")
         head, _, tail = path.rpartition("/")
         near = get_close_matches(tail, self._names(head), n=1)
-        hint = f"did you mean {head + '/' if head else ''}{near[0]}?" if near else None
+        above = "/" * source.startswith("/") + (f"{head}/" if head else "")
+        hint = f"did you mean {above}{near[0]}?" if near else None
         return where.error(f"cannot copy {source}: there is no such thing in {self.name}",
                            token=source, hint=hint)
 

@@ -65,24 +65,25 @@ def plan(dockerfile: Dockerfile, top: Scope, target: str = "", contexts: Collect
     needs: dict[int, tuple[int, ...]] = {}
     order: list[int] = []
     # Depth first with a path instead of recursion: a stage is done when all it needs is done.
-    path: list[tuple[int, Iterator[tuple[int, Where]]]] = []
+    path: list[tuple[int, Iterator[tuple[int, Where, str]]]] = []
 
     def enter(index: int) -> None:
         stage = dockerfile.stages[index]
         starts[index] = scope.resolve_from(stage.start, top)
         bases[index] = _base(dockerfile, names, index, starts[index])
         wanted = list(_wanted(dockerfile, names, stage, bases[index], added.get(index, ())))
-        needs[index] = tuple(dict.fromkeys(other for other, _ in wanted))
+        needs[index] = tuple(dict.fromkeys(other for other, _, _ in wanted))
         path.append((index, iter(wanted)))
 
     enter(last)
     while path:
         index, wanted = path[-1]
-        for other, where in wanted:
+        for other, where, name in wanted:
             if any(other == above for above, _ in path):
                 chain = [above for above, _ in path]
                 circle = [dockerfile.stages[i].title for i in chain[chain.index(other):]]
-                raise where.error("circular: stage " + " needs ".join([*circle, circle[0]]))
+                raise where.error("circular: stage " + " needs ".join([*circle, circle[0]]),
+                                  token=name)
             if other not in starts:
                 enter(other)
                 break
@@ -136,15 +137,15 @@ def _origin(dockerfile: Dockerfile, contexts: frozenset[str], name: str, where: 
 
 
 def _wanted(dockerfile: Dockerfile, contexts: frozenset[str], stage: Stage, base: Origin,
-            triggers: Sequence[Instruction]) -> Iterator[tuple[int, Where]]:
-    """(stage, who wants it)."""
+            triggers: Sequence[Instruction]) -> Iterator[tuple[int, Where, str]]:
+    """(stage, who wants it, what it is called there)."""
     if isinstance(base, int):
-        yield base, stage.start.where
+        yield base, stage.start.where, stage.start.image
     for one in (*triggers, *stage.instructions):
         for name in froms(one):
             origin = _origin(dockerfile, contexts, name, one.where)
             if isinstance(origin, int):
-                yield origin, one.where
+                yield origin, one.where, name
 
 
 def froms(one: Instruction) -> list[str]:

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_BETWEEN = " \t\"'=,[]"
 _AROUND = 2         # lines shown before and after those in question
 _LONGEST_EXCERPT = 12
 
@@ -55,10 +56,10 @@ class Where:
 
     def error(self, what: str, *, token: str | None = None, offset: int | None = None,
               hint: str | None = None) -> DockerfileError:
-        """`token`: the part of the text that is wrong; `offset` says which where it is not the
-        first of its kind."""
+        """`token`: the part of the text that is wrong, as a word of its own if there is one;
+        `offset` says which where it is not the first of its kind."""
         if offset is None and token:
-            offset = self.text.find(token)
+            offset = _find(self.text, token)
         width = len(token) if token else 1
         if offset is None or offset < 0:
             offset, width = 0, len(self.text.split(None, 1)[0]) if self.text.split() else 1
@@ -66,6 +67,17 @@ class Where:
         error = DockerfileError(f"{self.source.name}:{line}: {what}", hint=hint)
         error.excerpt = excerpt(self.source, self.first, self.last, (line, column, width))
         return error
+
+
+def _find(text: str, token: str) -> int:
+    at = text.find(token)
+    first = at
+    while at >= 0:
+        end = at + len(token)
+        if (at == 0 or text[at - 1] in _BETWEEN) and (end == len(text) or text[end] in _BETWEEN):
+            return at
+        at = text.find(token, at + 1)
+    return first
 
 
 def read(data: bytes, name: str) -> Source:

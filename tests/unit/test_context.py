@@ -81,6 +81,9 @@ def test_a_source_that_is_not_there_is_an_error_with_what_is_near(root: Path) ->
                                               "build context") as caught:
         tree_of(root).select(["a.tx"], where=WHERE)
     assert caught.value.hint == "did you mean a.txt?"
+    with pytest.raises(DockerfileError) as caught:
+        tree_of(root).select(["/dir/on"], where=WHERE)
+    assert caught.value.hint == "did you mean /dir/one?"
 
 
 @pytest.mark.parametrize("source", ["../x", "/../x", "dir/../../x", "../*"])

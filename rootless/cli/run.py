@@ -168,6 +168,9 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
     wanted = connect.settled(paths, wanted)
     container, lock = create.create(paths, userns, wanted, image)
     if cidfile:
+    if (wanted.publish or wanted.publish_all) and connect.cut_off(paths, wanted):
+        sys.stderr.write("rootless: published ports are discarded: there is no way to an internal "
+                         "network\n")
         try:
             write_atomic(os.path.abspath(cidfile), container.id.encode(), mode=0o644, new=True)
         except StorageError:

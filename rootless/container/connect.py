@@ -42,6 +42,12 @@ def settled(paths: Paths, wanted: Wanted) -> Wanted:
     return replace(wanted, network=found[0].network, endpoints=found)
 
 
+def cut_off(paths: Paths, wanted: Wanted) -> bool:
+    """Are its networks all internal, so that a published port leads nowhere?"""
+    return bool(wanted.endpoints) and all(networks.load(paths, e.network).internal
+                                          for e in wanted.endpoints)
+
+
 def _known(paths: Paths, wanted: Endpoint) -> Endpoint:
     network = networks.find(paths, wanted.network)
     for text, version in ((wanted.ip, 4), (wanted.ip6, 6)):

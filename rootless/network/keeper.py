@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rootless.network.client import Request
 
 IDLE = 60.0         # seconds without a container before the keeper ends
+UNUSED = 1.0        # the same, where there never was one
 
 
 class Keeper:
@@ -56,6 +57,7 @@ class Keeper:
         self.turns = 0
         self.ending = False
         self._idle_since = self.loop.clock()
+        self._patience = UNUSED
 
     def _held(self) -> dict[str, Held]:
         """Leases of processes that run, as a keeper before this one wrote them."""
@@ -79,17 +81,24 @@ class Keeper:
                 self._idle_since = self.loop.clock()
                 self.loop.turn()
                 continue
-            left = self._idle_since + IDLE - self.loop.clock()
-            if left > 0:
-                self.loop.turn(left)
+            left = self._idle_since + self._patience - self.loop.clock()
+            if left > 0 and self._is_found():
+                self.loop.turn(min(left, 1))
             else:
                 self._end_if_idle()
         for gateway in self.gateways.values():
             gateway.close()
         os._exit(0)
 
+    def _is_found(self) -> bool:
+        """Is the store still there, and our socket? Without them nobody will come."""
+        return os.path.exists(self.path) and os.path.isdir(self.paths.containers)
+
     def _end_if_idle(self) -> None:
         """Nobody may be let down who connects while we end: they start another under this lock."""
+        if not self._is_found():
+            self.ending = True
+            return
         with Lock(self.path + ".lock"):
             poll = select.poll()
             poll.register(self.listener.fileno(), select.POLLIN)
@@ -192,6 +201,7 @@ class Keeper:
                 member.leave_all()
                 member.close()
         self.members[cid] = member
+        self._patience = IDLE
         member.watch(self.loop, self._detach)
 
     def _detach(self, cid: str) -> None:

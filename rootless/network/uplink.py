@@ -189,7 +189,12 @@ def _refused(ip: str, port: int, proto: str, error: dict[str, Any]) -> HostError
     where = f"{'[' + ip + ']' if ':' in ip else ip}:{port}/{proto}"
     code = int(error.get("errno") or 0)
     if code == 98:      # EADDRINUSE
-        return Conflict(f"cannot publish port {where}: it is in use")
+        from rootless.network import holders
+
+        who = holders.of_port(port, proto)
+        why = f"{who} has it" if who else "it is in use"
+        return Conflict(f"cannot publish port {where}: {why}",
+                        hint="another host port, or none: a free one is chosen")
     if code == 13:      # EACCES
         return HostError(f"cannot publish port {where}: ports below those of "
                          "net.ipv4.ip_unprivileged_port_start are root's",

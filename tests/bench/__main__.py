@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import cases, engines, stock
+from tests.bench import cases, engines, networks, stock
 from tests.integration.support import filled, leftovers, registry
 
 
 def main() -> None:
-    others = ["memory", "pull-memory"]
+    others = ["memory", "network-memory", "pull-memory"]
     chosen = sys.argv[1:] or [*cases.CASES, *others]
     unknown = set(chosen) - {*cases.CASES, *others}
     if unknown:
@@ -42,6 +42,11 @@ def main() -> None:
                 mine, their = cases.memory(ours, theirs, tiny, 20)
                 print(f"{'memory of an idle container':32} {mine:7.2f} MB {their:7.2f} MB "
                       f"{'':7} {'4 MB':>6}")
+                continue
+            if name == "network-memory":
+                for process, size in networks.memory(ours, tiny):
+                    print(f"{f'memory of the network {process}':32} {size:7.2f} MB {'':18} "
+                          f"{'15 MB':>6}", flush=True)
                 continue
             if name == "pull-memory":
                 for kind in ("zeros", "noise"):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench import networks
 from tests.bench.engines import Engine
 from tests.integration.support import leftovers, registry
 
@@ -184,6 +185,7 @@ def ratio(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
 
 CASES = {
     "run": Case("run --rm --network none", 0.35, run_rm, 15),
+    "network": Case("the default network adds", 0.5, networks.added_to_run, 15),
     "exec": Case("exec", 0.35, exec_true, 15),
     "detach": Case("run -d", 0.6, run_detached, 11),
     "ps": Case("ps -a of 100", 1.0, ps_of_100, 11),

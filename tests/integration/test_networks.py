@@ -21,7 +21,7 @@ import pytest
 
 from tests.integration.support import leftovers
 from tests.integration.support.box import Box, eventually
-from tests.integration.support.cli import Cli
+from tests.integration.support.cli import Cli, Process
 
 HOST4 = "169.254.1.2"
 
@@ -172,6 +172,23 @@ def test_names_are_asked_of_the_network(box: Box) -> None:
     assert "nameserver 10.88.0.1" in box.sh("cat /etc/resolv.conf")
     told = box.sh("cat /etc/resolv.conf", "--dns-search", "a.example", "--dns-option", "ndots:2")
     assert told.splitlines() == ["nameserver 10.88.0.1", "search a.example", "options ndots:2"]
+
+
+class WithoutTun(Cli):
+    """In namespaces where /dev/net/tun is not there."""
+
+    def popen(self, *args: str, before: tuple[str, ...] = (), **more: Any) -> Process:
+        words = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+                 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
+        return super().popen(*args, before=words, **more)
+
+
+def test_without_a_tun_device_the_error_says_what_to_type(box: Box) -> None:
+    cli = WithoutTun(box.cli.home, box.cli.runtime, ROOTLESS_ROOT=str(box.cli.store))
+    result = cli.fails(125, "run", "--rm", box.image, "true",
+                       says="cannot connect containers to the network: /dev/net/tun")
+    assert "--network none" in result.error and "modprobe tun" in result.error
+    assert cli.ok("run", "--rm", "--network", "none", box.image, "echo", "in").text == "in"
 
 
 # ---- between containers ------------------------------------------------------------------------
@@ -471,8 +488,10 @@ def test_ports_are_chosen_from_a_range_and_conflicts_name_the_holder(box: Box) -
 
 
 def test_a_port_that_another_process_has_is_told(box: Box) -> None:
+    comm = Path("/proc/self/comm").read_text().strip()
     with Server("0.0.0.0") as server:
-        box.refuses("-p", f"{server.port}:80", says=f"{server.port}/tcp: it is in use")
+        box.refuses("-p", f"{server.port}:80",
+                    says=f"{server.port}/tcp: {comm} (process {os.getpid()}) has it")
 
 
 def test_a_port_of_root_names_the_sysctl(box: Box) -> None:
@@ -544,8 +563,10 @@ def test_datagrams_of_a_published_port(cli: Cli) -> None:
 
 
 def test_without_a_network_published_ports_are_said_to_be_discarded(box: Box) -> None:
-    result = box("-p", "8080:80", "--network", "none")
-    assert result.rc == 0 and "discarded" in result.error
+    with network(box.cli, "net-d", "--internal"):
+        for name in ("none", "host", "net-d"):
+            result = box("-p", "8080:80", "--network", name)
+            assert result.rc == 0 and "discarded" in result.error
 
 
 # ---- the keeper --------------------------------------------------------------------------------

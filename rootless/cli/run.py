@@ -231,7 +231,7 @@ def from_options(options: Options) -> Wanted:
         rm=options.flag("rm"),
         hostname=_hostname(options.value("hostname")),
         domainname=_domainname(options.value("domainname")),
-        add_host=tuple(_add_host(h) for h in options.list("add-host")),
+        add_host=tuple(add_host(h) for h in options.list("add-host")),
         dns=tuple(_address(a) for a in options.list("dns")),
         dns_search=tuple(_word(d, "search domain") for d in options.list("dns-search")),
         dns_option=tuple(_word(o, "resolver option") for o in options.list("dns-option")),
@@ -250,7 +250,7 @@ def from_options(options: Options) -> Wanted:
         no_new_privileges=security[0],
         seccomp=security[1],
         unmask=security[2],
-        ulimits=tuple(_ulimit(u) for u in options.list("ulimit")),
+        ulimits=tuple(ulimit(u) for u in options.list("ulimit")),
         sysctl=tuple(_pair(s, "sysctl") for s in options.list("sysctl")),
         init=options.flag("init"),
         userns=userns,
@@ -363,7 +363,7 @@ def _labels(options: Options) -> list[tuple[str, str]]:
     return found
 
 
-def _add_host(text: str) -> tuple[str, str]:
+def add_host(text: str) -> tuple[str, str]:
     name, sep, address = text.partition("=" if "=" in text else ":")
     if not name or not sep:
         raise UsageError(f"invalid host: {text}", hint="--add-host NAME:IP")
@@ -384,7 +384,7 @@ def _address(text: str) -> str:
     raise UsageError(f"invalid IP address: {text}")
 
 
-def _ulimit(text: str) -> tuple[str, int, int]:
+def ulimit(text: str) -> tuple[str, int, int]:
     name, eq, value = text.partition("=")
     soft, colon, hard = value.partition(":")
     hint = "--ulimit nofile=1024:2048; unlimited is -1"

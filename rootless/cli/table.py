@@ -6,6 +6,7 @@ A module is imported only when its verb is typed. It has `COMMANDS`, a dict from
 
 from __future__ import annotations
 
+_BUILD = "rootless.cli.build"
 _IMAGES = "rootless.cli.images"
 _INSPECT = "rootless.cli.inspect"
 _LIFE = "rootless.cli.life"
@@ -33,6 +34,7 @@ VERBS = {
     "update": ("rootless.cli.update", "Change the limits of containers"),
     "stats": ("rootless.cli.stats", "Show what containers use"),
     "inspect": (_INSPECT, "Show all that is known of a container or image"),
+    "build": (_BUILD, "Make an image from a Dockerfile"),
     "pull": (_IMAGES, "Download an image from a registry"),
     "push": ("rootless.cli.push", "Upload an image to a registry"),
     "search": ("rootless.cli.search", "Look for images in a registry"),
@@ -57,6 +59,7 @@ VERBS = {
     "version": ("rootless.cli.version", "Show the version"),
     "manifest": (_MANIFEST, "Manage lists of images for several platforms"),
     "network": (_NETWORK, "Manage networks"),
+    "builder": (_BUILD, "Manage the cache of builds"),
     "system": ("rootless.cli.system", "Manage the store"),
     "volume": (_VOLUME, "Manage volumes"),
 }
@@ -72,10 +75,11 @@ GROUPS = {
         "restart": "restart",
     }),
     "image": ("Manage images", {
-        "pull": "pull", "push": "push", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag",
-        "load": "load", "save": "save", "import": "import", "history": "history",
-        "untag": "untag", "search": "search",
+        "build": "build", "pull": "pull", "push": "push", "ls": "images", "list": "images",
+        "rm": "rmi", "tag": "tag", "load": "load", "save": "save", "import": "import",
+        "history": "history", "untag": "untag", "search": "search",
     }),
+    "builder": ("Manage the cache of builds", {"build": "build"}),
     "manifest": ("Manage lists of images for several platforms", {}),
     "network": ("Manage networks", {"list": "network ls", "remove": "network rm"}),
     "system": ("Manage the store", {"info": "info"}),
@@ -110,6 +114,9 @@ SUBCOMMANDS = {
         "exists": (_MANIFEST, "Say by the exit code if there is such a list"),
         "push": (_MANIFEST, "Upload a list and its images"),
         "rm": (_MANIFEST, "Forget lists"),
+    },
+    "builder": {
+        "prune": (_BUILD, "Remove the cache of builds"),
     },
     "network": {
         "create": (_NETWORK, "Make a network"),

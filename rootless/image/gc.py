@@ -1,9 +1,10 @@
 """What nothing needs goes: mark and sweep over names, containers, blobs and layers.
 
-Marked are the blobs of everything index.json names, the layers of those images and of all
-containers, and the blobs those layers came from. The sweep holds the exclusive lock, so nobody is
-in the middle of making something. Where somebody is, it is put off: a file `.sweep` is left, and
-whoever ends next does it. Directories are only renamed under the lock; deleting comes after.
+Marked are the blobs of everything index.json names, the layers of those images, of all containers
+and of the cache of builds, and the blobs those layers came from. The sweep holds the exclusive
+lock, so nobody is in the middle of making something. Where somebody is, it is put off: a file
+`.sweep` is left, and whoever ends next does it. Directories are only renamed under the lock;
+deleting comes after.
 
 A beginning of a download is no garbage for a week: the next pull goes on from there.
 """
@@ -16,7 +17,7 @@ import time
 from rootless import jsontext
 from rootless.errors import ImageError, StorageError
 from rootless.files import Lock, read_bytes
-from rootless.image import store
+from rootless.image import steps, store
 from rootless.image.manifest import document
 from rootless.image.reference import HEX, is_digest
 from rootless.storage import trash
@@ -108,6 +109,8 @@ def unneeded(paths: Paths) -> tuple[list[str], list[str]]:
         _mark(paths, entry["digest"], blobs, layers)
         blobs.add(store.annotation(entry, store.ORIGINAL))
     held = _held_by_containers(paths)
+    if held is not None:
+        held |= steps.layers(paths)
     gone = []
     for name in _entries(paths.layers):
         diff_id = "sha256:" + name

@@ -32,6 +32,7 @@ OCI_CONFIG = OCI + "config.v1+json"
 DOCKER_MANIFEST = DOCKER + "distribution.manifest.v2+json"
 DOCKER_LIST = DOCKER + "distribution.manifest.list.v2+json"
 DOCKER_CONFIG = DOCKER + "container.image.v1+json"
+LAYER_GZIP = OCI + "layer.v1.tar+gzip"
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 
 LAYERS = frozenset([OCI + "layer.v1.tar" + c for c in ("", "+gzip", "+zstd")]

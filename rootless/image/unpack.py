@@ -42,12 +42,13 @@ MAP = "user.rootless.map"
 SIZE = "user.rootless.size"
 
 _PREFIX = "unpack-"
+BUILD_PREFIX = "build-"     # of what a build makes, which is cleared the same way
 _PIPE = 1 << 20
 
 
 def layer_present(paths: Paths, userns: Userns, diff_id: str) -> bool:
     """Is the layer unpacked, and with the owners that this namespace gives?"""
-    return _attribute(userns, paths.layer(diff_id), MAP) == _map_of(userns)
+    return _attribute(userns, paths.layer(diff_id), MAP) == map_of(userns)
 
 
 def layer_size(paths: Paths, userns: Userns, diff_id: str) -> int:
@@ -74,9 +75,9 @@ def unpack_blob(paths: Paths, userns: Userns, blob: str, expected: str) -> int:
 
 
 def clear_leftovers(paths: Paths) -> None:
-    """Remove what killed unpackings left; those that run are recognised by their lock."""
+    """Remove what killed unpackings and builds left; those that run are known by their lock."""
     for token in {n[:-5] if n.endswith(".lock") else n for n in os.listdir(paths.tmp)
-                  if n.startswith(_PREFIX)}:
+                  if n.startswith((_PREFIX, BUILD_PREFIX))}:
         try:
             lock = Lock(f"{paths.tmp}/{token}.lock", wait=False)
         except BlockingIOError:
@@ -95,7 +96,8 @@ def _drop(lock: Lock) -> None:
     lock.release()
 
 
-def _map_of(userns: Userns) -> bytes:
+def map_of(userns: Userns) -> bytes:
+    """What the files of a layer were written under, for its attribute MAP."""
     return ("u " + ",".join(e.line() for e in userns.uids)
             + " g " + ",".join(e.line() for e in userns.gids)).encode()
 
@@ -214,7 +216,7 @@ class Unpacker:
         self._pid = os.fork()
         if self._pid == 0:
             extraction.run(self._userns, inside, place, self._paths.layers, r, theirs.detach(),
-                           self._lock.fileno(), blob_size, _map_of(self._userns))
+                           self._lock.fileno(), blob_size, map_of(self._userns))
         os.close(r)
         os.close(inside)
         theirs.close()

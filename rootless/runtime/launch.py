@@ -177,7 +177,8 @@ def mount_root(root: Plan) -> None:
     An overlay whose lowest layer is an ancestor of its upper directory is refused (ELOOP). Such a
     layer is mounted as an overlay of its own first, over an empty directory on a tmpfs.
     """
-    opened = [([_open_directory(root["store"], p) for p in lower],
+    # The kernel takes no layer twice; of the same two, the upper one hides the lower.
+    opened = [([_open_directory(root["store"], p) for p in dict.fromkeys(lower)],
                _open_directory(root["store"], upper), _open_directory(root["store"], work))
               for _, lower, upper, work, _ in root["mounts"]]
     target = _open_directory(root["store"], root["target"])

@@ -64,10 +64,13 @@ class Child:
             if not ended:           # Ctrl-C
                 self._kill()
         if said:
-            kind, message, hint = marshal.loads(said)
+            kind, message, hint, excerpt = marshal.loads(said)
             if kind == "BrokenPipeError":
                 raise BrokenPipeError
-            raise getattr(errors, kind)(message, hint=hint)
+            error = getattr(errors, kind)(message, hint=hint)
+            if isinstance(error, errors.DockerfileError):
+                error.excerpt = excerpt
+            raise error
         if status:
             raise StorageError("cannot look into the layers: the process that does it died",
                                hint="look for the out-of-memory killer in the kernel's log")
@@ -96,19 +99,21 @@ def _child(paths: Paths, userns: Userns, before: Callable[[], None] | None,
         work()
         return 0
     except RootlessError as e:
-        said = (type(e).__name__, e.message, e.hint)
+        kind = next(k.__name__ for k in type(e).__mro__ if hasattr(errors, k.__name__))
+        said = (kind, e.message, e.hint, getattr(e, "excerpt", ""))
     except BrokenPipeError:
-        said = ("BrokenPipeError", "", None)
+        said = ("BrokenPipeError", "", None, "")
     except OSError as e:
         name = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, (str, bytes)) else ""
-        said = ("StorageError", f"cannot look into the layers: {name}{os_reason(e)}", None)
+        said = ("StorageError", f"cannot look into the layers: {name}{os_reason(e)}", None, "")
     write_all(report, marshal.dumps(said))
     return 1
 
 
 def mount(paths: Paths, trees: list[list[str]]) -> list[int]:
     """In the child: mount each list of layers (paths, top first); descriptors of the roots."""
-    opened = [[_open(paths, layer) for layer in layers] for layers in trees]
+    # The kernel takes no layer twice; of the same two, the upper one hides the lower.
+    opened = [[_open(paths, layer) for layer in dict.fromkeys(layers)] for layers in trees]
     ground = os.open("tmp", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.mount("tmpfs", f"/proc/self/fd/{ground}", "tmpfs", 0, "mode=755")
     os.chdir("tmp")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench import networks
+from tests.bench import builds
 from tests.bench.engines import Engine
 from tests.integration.support import leftovers, registry
 
@@ -196,4 +197,8 @@ CASES = {
     "push-12": Case("push, 12 layers of 20 MB", 0.4, push, 5, "twelve"),
     "images": Case("images of 200 names", 1.0, images_of_200, 11),
     "save": Case("save and load of it", 0.6, save_load, 5, "big"),
+    "build": Case("build of 10 steps", 0.4, builds.ten_steps, 5),
+    "build-cached": Case("the same, cached", 0.6, builds.ten_cached, 9),
+    "build-copy": Case("COPY of 5,000 files, 100 MB", 0.5, builds.copy_files, 5),
+    "build-stages": Case("two stages of 2 s", 0.6, builds.two_stages, 3),
 }

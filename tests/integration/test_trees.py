@@ -298,6 +298,17 @@ def test_of_sixty_layers(fresh: Cli, podman: Podman, server: Registry, base: lis
     same(both, 150)
 
 
+def test_a_layer_may_come_twice(fresh: Cli, podman: Podman, server: Registry,
+                                base: list[Layer]) -> None:
+    """The kernel's overlay takes no directory twice."""
+    one = Layer(Tar().dir("t", 0o750).file("t/a", b"1").file("t/b", b"1").whiteout("t/c").bytes())
+    two = Layer(Tar().dir("t", 0o700).whiteout("t/a").file("t/b", b"2").file("t/c", b"2").bytes())
+    images.push(server.address, "trees", "twice", Image([*base, one, two, one], {"Cmd": ["sh"]}))
+    both = pulled(fresh, podman, f"{server.address}/trees:twice")
+    same(both, 3)
+    assert "./t/a" in both[0] and "./t/c" not in both[0] and both[0]["./t/b"]["size"] == 1
+
+
 # ---- where the two differ, and why -------------------------------------------------------------
 
 def test_owners_above_the_map_are_refused_by_podman_and_kept_by_us(

@@ -74,6 +74,7 @@ _SHARED = (
     Option("pull", VALUE, "always, missing (default) or never", metavar="POLICY"),
     Option("quiet", FLAG, "No progress of a pull", "q"),
     Option("read-only", FLAG, "Root filesystem read-only"),
+    Option("replace", FLAG, "Remove a container that has the name, even if it runs"),
     Option("rm", FLAG, "Remove the container when it ends"),
     Option("security-opt", LIST, "no-new-privileges, seccomp=FILE|unconfined, "
                                  "systempaths=unconfined", metavar="OPTION"),
@@ -166,6 +167,7 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
                              quiet=options.flag("quiet"),
                              tls_verify=options.boolean("tls-verify"))
     wanted = connect.settled(paths, wanted)
+    watch.make_room(paths, options)
     container, lock = create.create(paths, userns, wanted, image)
     if cidfile:
     if (wanted.publish or wanted.publish_all) and connect.cut_off(paths, wanted):

@@ -6,7 +6,8 @@ import os
 import sys
 
 from rootless import paths as places
-from rootless.cli.command import FLAG, VALUE, Command, Option, Options
+from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
+from rootless.cli.life import names
 from rootless.container import attach, cgroups, frames, life, signals, store
 from rootless.container.early import fork_early
 from rootless.container.start import failure, start
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     foreground = options.flag("attach") or options.flag("interactive")
-    if foreground and len(options.args) > 1:
+    chosen = names(options)
+    if foreground and len(chosen) > 1:
         raise UsageError("cannot attach to several containers at once")
     paths = places.of_this_user()
     userns = keeper.open_userns(paths)
     worst = 0
     monitor = options.monitor
-    for name in options.args:
+    for name in chosen:
         try:
             container = store.find(paths, name)
             if foreground:
@@ -72,7 +74,7 @@ def restart(options: Options) -> int:
     paths = places.of_this_user()
     worst = 0
     monitor = options.monitor
-    for name in options.args:
+    for name in names(options):
         try:
             container = store.find(paths, name)
             told = life.restart(container, seconds=seconds, signal=signal)
@@ -162,13 +164,18 @@ _KEYS = Option("detach-keys", VALUE, "Keys that detach (default ctrl-p,ctrl-q)",
 COMMANDS = {
     "start": Command("start", "CONTAINER [CONTAINER...]", "Start stopped containers.", run, (
         Option("attach", FLAG, "Show its output and wait for its end", "a"),
-        Option("interactive", FLAG, "Pass on standard input", "i"), _KEYS), least=1),
+        Option("interactive", FLAG, "Pass on standard input", "i"), _KEYS,
+        Option("all", FLAG, "All containers, or with --filter those that match"),
+        Option("filter", LIST, "Those that match, as in ps", "f", "KEY=VALUE"),
+        Option("latest", FLAG, "The last created", "l"))),
     "restart": Command("restart", "CONTAINER [CONTAINER...]",
                        "Stop containers, where they run, and start them again.", restart, (
                            Option("time", VALUE, "Seconds to wait before SIGKILL (default 10, "
                                                  "-1: for ever)", "t", "SECONDS"),
-                           Option("signal", VALUE, "Signal to send first", "s", "SIGNAL")),
-                       least=1),
+                           Option("signal", VALUE, "Signal to send first", "s", "SIGNAL"),
+                           Option("all", FLAG, "All containers", "a"),
+                           Option("filter", LIST, "Those that match, as in ps", "f", "KEY=VALUE"),
+                           Option("latest", FLAG, "The last created", "l"))),
     "attach": Command("attach", "CONTAINER",
                       "Connect standard input and output to a running container.", attach_to, (
                           _KEYS, Option("no-stdin", FLAG, "Do not pass on standard input"),

@@ -24,6 +24,8 @@ VERBS = {
     "ps": ("rootless.cli.ps", "List containers"),
     "logs": ("rootless.cli.logs", "Show what a container wrote"),
     "stop": (_LIFE, "Stop running containers"),
+    "rename": (_LIFE, "Give a container another name"),
+    "top": ("rootless.cli.top", "Show the processes of a container"),
     "restart": ("rootless.cli.start", "Stop containers and start them again"),
     "kill": (_LIFE, "Send a signal to containers"),
     "wait": (_LIFE, "Wait for containers to end and print their exit codes"),
@@ -72,7 +74,7 @@ GROUPS = {
         "wait": "wait", "rm": "rm", "export": "export",
         "cp": "cp", "diff": "diff", "commit": "commit", "pause": "pause", "unpause": "unpause",
         "update": "update", "stats": "stats",
-        "restart": "restart",
+        "restart": "restart", "rename": "rename", "top": "top",
     }),
     "image": ("Manage images", {
         "build": "build", "pull": "pull", "push": "push", "ls": "images", "list": "images",

@@ -5,13 +5,15 @@ from __future__ import annotations
 from rootless import jsontext
 from rootless.cli.command import FLAG, LIST, VALUE, Option, Options
 from rootless.clock import duration
-from rootless.container import mounts, restart
+from rootless.container import life, mounts, restart, store
 from rootless.container.wanted import Watch
-from rootless.errors import UsageError
+from rootless.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from rootless.paths import Paths
 
 ACTIONS = ("none", "kill", "restart", "stop")
 _TIMES = ("health-interval", "health-timeout", "health-start-period", "health-start-interval")
@@ -118,6 +120,19 @@ def _seconds(name: str, text: str) -> float:
     if seconds < 0 or 0 < seconds < 0.001:
         raise UsageError(f"invalid argument for --{name}: {text}", hint="30s, 1m30s")
     return seconds
+
+
+def make_room(paths: Paths, options: Options) -> None:
+    """--replace: remove the container that has the name. Raises UsageError."""
+    if not options.flag("replace"):
+        return
+    name = options.value("name")
+    if not name:
+        raise UsageError("--replace wants a name", hint="--name NAME")
+    try:
+        life.remove(store.find(paths, name), force=True)
+    except NotFound:
+        pass
 
 
 def watch(options: Options) -> Watch:

@@ -100,6 +100,12 @@ def disconnect(container: Container, name: str) -> None:
                                              if n != network.name}}, wish)
 
 
+def rename(container: Container) -> None:
+    """It has another name now, by which the others on its networks find it."""
+    wish = _wish(container, "")
+    _change(container, {**wish, "name": container.name}, wish)
+
+
 def _wish(container: Container, network: str) -> dict[str, Any]:
     try:
         return endpoints.wish(container.dir)

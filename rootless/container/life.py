@@ -237,8 +237,46 @@ def _stays(container: Container) -> bool:
     return bool((container.data.get("restart") or ["no"])[0] != "no")
 
 
-def wait(container: Container) -> int:
-    """Block until it has ended; its exit code."""
+CONDITIONS = ("stopped", "exited", "not-running", "next-exit", "removed", "created", "running",
+              "paused", "healthy", "unhealthy")
+LOOK_SECONDS = 0.1
+
+
+def wait(container: Container, condition: str = "stopped") -> int:
+    """Block until it is so; the exit code, of one that runs -1. `stopped`, `exited` and
+    `not-running` are the same."""
+    if condition == "next-exit":
+        while not container.state().running:
+            if store.load(container.paths, container.id) is None:
+                raise NotFound(f"no such container: {container.name}: it was removed meanwhile")
+            time.sleep(LOOK_SECONDS)
+        return _wait_end(container)
+    if condition in ("stopped", "exited", "not-running"):
+        return _wait_end(container)
+    code = container.state().code
+    while store.load(container.paths, container.id) is not None:
+        state = container.state()
+        code = state.code
+        if _is(container, state, condition):
+            return -1 if state.running else code
+        if condition == "removed" and state.running:
+            code = _wait_end(container)
+        else:
+            time.sleep(LOOK_SECONDS)
+    if condition == "removed":
+        return code
+    raise NotFound(f"no such container: {container.name}: it was removed meanwhile")
+
+
+def _is(container: Container, state: State, condition: str) -> bool:
+    if condition == "paused":
+        from rootless.container import cgroups
+
+        return cgroups.paused(state)
+    return condition in (state.status, container.health(state))
+
+
+def _wait_end(container: Container) -> int:
     state = container.state()
     if state.elsewhere:
         raise HostError(f"container {container.name} runs on {state.elsewhere}, not here",

@@ -76,6 +76,8 @@ _SHARED = (
     Option("read-only", FLAG, "Root filesystem read-only"),
     Option("replace", FLAG, "Remove a container that has the name, even if it runs"),
     Option("rm", FLAG, "Remove the container when it ends"),
+    Option("secret", LIST, "Give a secret, as a file in /run/secrets or with type=env in the "
+           "environment", metavar="NAME[,OPTIONS]"),
     Option("security-opt", LIST, "no-new-privileges, seccomp=FILE|unconfined, "
                                  "systempaths=unconfined", metavar="OPTION"),
     Option("shm-size", VALUE, "Size of /dev/shm (default 64m)", metavar="SIZE"),
@@ -165,14 +167,14 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
         cgroups.require(paths, wanted.resources or {}, wanted.cgroup_parent)
     image = create.image_for(paths, wanted.image, pull=policy, platform=wanted.platform,
                              quiet=options.flag("quiet"),
+    watch.make_room(paths, options)
                              tls_verify=options.boolean("tls-verify"))
     wanted = connect.settled(paths, wanted)
-    watch.make_room(paths, options)
-    container, lock = create.create(paths, userns, wanted, image)
-    if cidfile:
     if (wanted.publish or wanted.publish_all) and connect.cut_off(paths, wanted):
         sys.stderr.write("rootless: published ports are discarded: there is no way to an internal "
                          "network\n")
+    container, lock = create.create(paths, userns, wanted, image)
+    if cidfile:
         try:
             write_atomic(os.path.abspath(cidfile), container.id.encode(), mode=0o644, new=True)
         except StorageError:
@@ -243,6 +245,7 @@ def from_options(options: Options) -> Wanted:
         publish_all=options.flag("publish-all"),
         mounts=_mounts(options),
         volumes_from=tuple(options.list("volumes-from")),
+        secrets=tuple(options.list("secret")),
         read_only=options.flag("read-only"),
         shm_size=mounts.size(options.value("shm-size") or "64m"),
         devices=tuple(d for text in options.list("device") for d in mounts.devices(text)),

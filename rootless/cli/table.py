@@ -11,6 +11,7 @@ _IMAGES = "rootless.cli.images"
 _INSPECT = "rootless.cli.inspect"
 _LIFE = "rootless.cli.life"
 _MANIFEST = "rootless.cli.manifest"
+_SECRET = "rootless.cli.secret"
 _VOLUME = "rootless.cli.volume"
 _NETWORK = "rootless.cli.network"
 
@@ -62,6 +63,7 @@ VERBS = {
     "manifest": (_MANIFEST, "Manage lists of images for several platforms"),
     "network": (_NETWORK, "Manage networks"),
     "builder": (_BUILD, "Manage the cache of builds"),
+    "secret": (_SECRET, "Manage secrets"),
     "system": ("rootless.cli.system", "Manage the store"),
     "volume": (_VOLUME, "Manage volumes"),
 }
@@ -84,6 +86,7 @@ GROUPS = {
     "builder": ("Manage the cache of builds", {"build": "build"}),
     "manifest": ("Manage lists of images for several platforms", {}),
     "network": ("Manage networks", {"list": "network ls", "remove": "network rm"}),
+    "secret": ("Manage secrets", {"list": "secret ls", "remove": "secret rm"}),
     "system": ("Manage the store", {"info": "info"}),
     "volume": ("Manage volumes", {"list": "volume ls", "remove": "volume rm"}),
 }
@@ -128,6 +131,13 @@ SUBCOMMANDS = {
         "prune": (_NETWORK, "Remove networks that nobody needs"),
         "connect": (_NETWORK, "Connect a container to a network"),
         "disconnect": (_NETWORK, "Take a container off a network"),
+    },
+    "secret": {
+        "create": (_SECRET, "Keep a secret"),
+        "ls": (_SECRET, "List secrets"),
+        "inspect": (_SECRET, "Show what is known of secrets"),
+        "rm": (_SECRET, "Remove secrets"),
+        "exists": (_SECRET, "Say by the exit code if there is such a secret"),
     },
     "volume": {
         "create": (_VOLUME, "Make a volume"),

@@ -63,12 +63,18 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
     claimed = ""
     made = None
     attached = None
+    secret = None
     try:
         if _wants_volumes(wanted, image_config):
             from rootless.container import volumes
 
             attached = volumes.attach(paths, userns, wanted, image_config, now())
             wanted = replace(wanted, mounts=tuple(attached.mounts))
+        if wanted.secrets:
+            from rootless.container import secrets
+
+            secret = secrets.attach(paths, userns, wanted.secrets, directory)
+            wanted = replace(wanted, mounts=(*wanted.mounts, *secret.mounts))
         config = spec.build(wanted, image_config, directory, cid, host_facts(paths, wanted))
         lay_out(directory, userns, wanted, config)
         if image is not None:
@@ -85,6 +91,8 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
         if joins(wanted.network):
             connect.first_wish(directory, name, wanted, config, image_config)
         data = _record(cid, name, wanted, image, image_config, config)
+        if secret is not None:
+            data.update(secrets=secret.shown, secret_variables=secret.variables)
         if attached is not None and image is not None:
             volumes.fill(Container(paths, cid, data), userns, attached)
         made = store.publish(paths, cid, data, config)
@@ -178,7 +186,7 @@ def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
         "labels": labels,
         "mounts": [{"type": m.kind, "source": m.source, "destination": m.destination,
                     "options": list(m.options), "volume": m.volume, "anonymous": m.anonymous}
-                   for m in wanted.mounts],
+                   for m in wanted.mounts if not m.secret],
         "privileged": wanted.privileged,
         "cap_add": list(wanted.cap_add),
         "cap_drop": list(wanted.cap_drop),

@@ -101,6 +101,7 @@ def describe(container: Container) -> dict[str, Any]:
             "Tty": data["tty"],
             "OpenStdin": data["stdin"],
             "Env": proc["env"],
+            **({"Secrets": data["secrets"]} if data.get("secrets") else {}),
             "Cmd": data["command"][len(data["entrypoint"]):],
             "Entrypoint": data["entrypoint"] or None,
             "Image": data["image"],

@@ -45,6 +45,10 @@ def prepare(container: Container, userns: Userns, *, stdin_once: bool,
         raise StartError(f"container {container.id[:12]} is damaged: its record cannot be read",
                          hint=f"rootless rm -f {container.id[:12]}")
     config = container.config()
+    if data.get("secret_variables"):
+        from rootless.container import secrets
+
+        config["process"]["env"] += secrets.environment(container.dir, data["secret_variables"])
     flat = flat_file(container)
     made = plan.build(config, root_mounts(container, userns), container.dir + "/rootfs",
                       container.paths.data, userns, volatile=data["rm"],

@@ -124,7 +124,7 @@ def _from_others(paths: Paths, names: tuple[str, ...]) -> list[Mount]:
             raise UsageError(f"invalid argument for --volumes-from: {text}",
                              hint="--volumes-from CONTAINER[:ro|rw]")
         for m in store.find(paths, name).data["mounts"]:
-            if m["type"] not in ("volume", "bind") or m.get("secret"):
+            if m["type"] not in ("volume", "bind"):
                 continue
             options = [o for o in m["options"] if o not in ("ro", "rw")]
             if mode == "ro" or (mode != "rw" and "ro" in m["options"]):

@@ -25,6 +25,7 @@ class Mount:
     options: tuple[str, ...] = ()
     volume: str = ""
     anonymous: bool = False
+    secret: bool = False
 
 
 @record(frozen=True)
@@ -64,6 +65,7 @@ class Wanted:
     publish_all: bool = False
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     read_only: bool = False
     shm_size: int = 64 << 20
     devices: tuple[tuple[str, str, str], ...] = ()

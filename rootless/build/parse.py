@@ -64,6 +64,9 @@ def parse(text: bytes, name: str = "Dockerfile") -> Dockerfile:
     file = source.read(text, name)
     if len(text) > LARGEST:
         raise source.at_line(file, 0, f"larger than {LARGEST >> 20} MiB: is it a Dockerfile?")
+    if b"\0" in text:
+        raise source.at_line(file, text.count(b"\n", 0, text.index(b"\0")) + 1,
+                             "it holds a zero byte: is it a Dockerfile?")
     reader = nodes.Reader(file)
     if not reader.nodes:
         raise source.at_line(file, 0, "file with no instructions",

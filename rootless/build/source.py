@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _BETWEEN = " \t\"'=,[]"
 _AROUND = 2         # lines shown before and after those in question
 _LONGEST_EXCERPT = 12
+_WIDEST = 160
 
 
 @record(frozen=True)
@@ -111,10 +112,15 @@ def excerpt(source: Source, first: int, last: int,
     rows = []
     for number in shown:
         text = source.lines[number - 1].rstrip("\r")
+        marked = mark if mark and number == mark[0] else None
+        # Of a line that is very long, the part that matters.
+        start = max(marked[1] - _WIDEST // 2, 0) if marked and len(text) > _WIDEST else 0
+        text = text[start:start + _WIDEST]
         arrow = ">>>" if first <= number <= last else "   "
         rows.append(f"{number:{digits}} | {arrow} {shown_safely(text)}".rstrip())
-        if mark and number == mark[0]:
-            before, there = shown_safely(text[:mark[1]]), text[mark[1]:mark[1] + mark[2]]
+        if marked:
+            column = marked[1] - start
+            before, there = shown_safely(text[:column]), text[column:column + marked[2]]
             rows.append(f"{'':{digits}} |     {' ' * len(before)}"
                         f"{'^' * max(len(shown_safely(there)), 1)}")
     return "\n".join(rows)

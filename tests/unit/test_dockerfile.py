@@ -189,6 +189,19 @@ def test_a_byte_that_is_no_text_is_carried_through_and_shown_harmlessly() -> Non
     assert caught.value.excerpt.replace("\n", "").isprintable()
 
 
+def test_a_long_line_is_shown_where_it_matters() -> None:
+    with pytest.raises(DockerfileError) as caught:
+        parse(b"FROM scratch\nRUN " + b"a" * 5000 + b"\nEXPOSE " + b"8 " * 5000 + b"\nENV "
+              + b"a=b " * 5000 + b" c d")
+    assert max(map(len, caught.value.excerpt.splitlines())) < 180
+    assert caret(caught.value).startswith("4:")
+
+
+def test_what_is_no_text_is_no_dockerfile() -> None:
+    with pytest.raises(DockerfileError, match="2: it holds a zero byte"):
+        parse(b"FROM scratch\nRUN \0\n")
+
+
 def test_triggers_name_their_image() -> None:
     made = parse_triggers(["RUN <<EOF\na\nEOF", "COPY . /app"], "base:1")
     assert [one.word for one in made] == ["RUN", "COPY"]

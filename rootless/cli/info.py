@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from rootless import __version__
 from rootless import paths as places
 from rootless.cli.command import VALUE, Command, Option, Options
 
@@ -18,7 +19,7 @@ def info(options: Options) -> int:
 
     paths = places.of_this_user()
     paths.ensure()
-    found = describe(paths)
+    found = describe(paths, __version__)
     template = options.value("format")
     if template is None:
         sys.stdout.write(_text(found))

@@ -16,9 +16,9 @@ def version(options: Options) -> int:
     import json
 
     from rootless.cli.template import render
-    from rootless.container.info import version as describe
+    from rootless.container.info import of_version
 
-    found = describe()
+    found = of_version(__version__)
     text = json.dumps(found) if template == "json" else render(template, found)
     sys.stdout.write(text + "\n")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rootless import __version__, linux
+from rootless import linux
 from rootless.clock import now
 from rootless.container import cgroups, store
 from rootless.image.manifest import parse_platform
@@ -22,7 +22,7 @@ _FILESYSTEMS = {0xEF53: "extfs", 0x9123683E: "btrfs", 0x58465342: "xfs", 0x01021
                 0x0BD00BD0: "lustre", 0x47504653: "gpfs", 0x65735546: "fuse"}
 
 
-def describe(paths: Paths, *, proc: str = "/proc", etc: str = "/etc",
+def describe(paths: Paths, version: str, *, proc: str = "/proc", etc: str = "/etc",
              cgroup: str = "/sys/fs/cgroup") -> dict[str, Any]:
     """Raises StorageError, HostError."""
     from rootless.image import store as images
@@ -57,7 +57,7 @@ def describe(paths: Paths, *, proc: str = "/proc", etc: str = "/etc",
         "RunDir": paths.run,
         "Name": kernel.nodename,
         "SystemTime": now(),
-        "ServerVersion": __version__,
+        "ServerVersion": version,
         "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=rootless"] * bool(paths.uid))],
         "IDMappings": {kind: [{"container_id": e.inside, "host_id": e.outside, "size": e.count}
                               for e in extents]
@@ -67,10 +67,10 @@ def describe(paths: Paths, *, proc: str = "/proc", etc: str = "/etc",
     }
 
 
-def version() -> dict[str, Any]:
+def of_version(version: str) -> dict[str, Any]:
     """docker's two parts are one program here."""
     here = parse_platform("")
-    part = {"Version": __version__, "PythonVersion": _python(), "Os": here.os,
+    part = {"Version": version, "PythonVersion": _python(), "Os": here.os,
             "Arch": here.architecture, "KernelVersion": os.uname().release}
     return {"Client": part, "Server": part, **part}
 

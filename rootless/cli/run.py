@@ -167,9 +167,9 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
         cgroups.require(paths, wanted.resources or {}, wanted.cgroup_parent)
     image = create.image_for(paths, wanted.image, pull=policy, platform=wanted.platform,
                              quiet=options.flag("quiet"),
-    watch.make_room(paths, options)
                              tls_verify=options.boolean("tls-verify"))
     wanted = connect.settled(paths, wanted)
+    watch.make_room(paths, options)
     if (wanted.publish or wanted.publish_all) and connect.cut_off(paths, wanted):
         sys.stderr.write("rootless: published ports are discarded: there is no way to an internal "
                          "network\n")

@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     add("--macaddress", metavar="MAC", help="MAC address of the TAP (only with -c)")
     add("--target-type", choices=("netns",), default="netns", metavar="TYPE",
         help="what the target is: netns")
+    add("--rule", action="append", default=[], metavar="LINE",
+        help="what may be dialled: 'allow|deny DESTINATION [PORTS] [PROTOCOL]', in order")
+    add("--default-deny", action="store_true", help="nothing may be dialled but by a --rule")
     add("-h", "--help", action="help", help="show this help and exit")
     add("-v", "--version", action="version", version=f"rootless-slirp {VERSION}")
     add("target", metavar="PID|PATH")
@@ -128,7 +131,8 @@ def serve(given: argparse.Namespace) -> None:
         loopback6=None if given.disable_host_loopback else host6,
         dns4=None if given.disable_dns else dns, dns6=None if given.disable_dns else dns6,
         inside=[given.cidr] + ([f"{_NETWORK6}/64"] if given.enable_ipv6 else []),
-        outbound4=outbound(given.outbound_addr), outbound6=given.outbound_addr6)
+        outbound4=outbound(given.outbound_addr), outbound6=given.outbound_addr6,
+        rules=given.rule, deny=given.default_deny)
     process.check(options)
     configuration = enter.Configuration(
         mtu=given.mtu, address4=guest, prefix4=bits, gateway4=host, address6=guest6,

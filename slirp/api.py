@@ -10,6 +10,9 @@ and in ours:
 
     {"execute": "set_inside", "arguments": {"subnets": ["10.89.0.0/24"]}}   -> {"return": {}}
     {"execute": "info"}                       -> {"return": {"tcp": 3, "udp": 1, "lost": 0}}
+    {"execute": "set_rules", "arguments": {"rules": ["allow *.debian.org"], "default": "deny"}}
+    {"execute": "log", "arguments": {"since": 0}}   -> {"return": {"entries": [...]}}, `journal.py`
+    {"execute": "connections"}                -> {"return": {"entries": [...]}}, those open now
 
 What fails answers {"error": {"desc": text}}, with "errno" where the kernel refused. A request is
 taken when it is complete, whether or not the client has shut down its side.
@@ -22,9 +25,11 @@ import json
 import os
 import socket
 
+from slirp.journal import described
 from slirp.loop import ERR, HUP, IN, OUT
 from slirp.options import SlirpError
 from slirp.reach import show
+from slirp.rules import Rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 65536
 _CLIENTS = 32
+_ENTRIES = 1000         # of one answer
 _PATIENCE = 10.0
 _PATH = 107             # of a socket's address, unix(7)
 
@@ -118,6 +124,34 @@ class Api:
         self.stack.reach.set_inside(subnets)
         return {}
 
+    def set_rules(self, given: dict[str, Any]) -> dict[str, Any]:
+        lines, default = given.get("rules"), given.get("default", "allow")
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise SlirpError("`rules` is a list of lines")
+        if default not in ("allow", "deny"):
+            raise SlirpError("`default` is allow or deny")
+        self.stack.set_rules(Rules(lines, allow=default == "allow"))
+        return {}
+
+    def log(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"entries": self.stack.journal.since(_number({"since": 0, **given}, "since"))}
+
+    def connections(self, _given: dict[str, Any]) -> dict[str, Any]:
+        now = self.stack.loop.now
+        found: list[dict[str, Any]] = []
+        for one in self.stack.tcp.table.values():
+            if one.began and len(found) < _ENTRIES:
+                source, destination, sent, received, seconds = one.account(now)
+                names = self.stack.learned.names(destination[0])
+                found.append(described("tcp", source, destination, names[-1] if names else "",
+                                       sent, received, seconds))
+        for flow in self.stack.udp.table.values():
+            if len(found) < _ENTRIES:
+                names = self.stack.learned.names(flow.remote[0])
+                found.append(described("udp", flow.peer, flow.remote, names[-1] if names else "",
+                                       flow.sent, flow.received, now - flow.began))
+        return {"entries": found}
+
     def info(self, _given: dict[str, Any]) -> dict[str, Any]:
         return {"tcp": len(self.stack.tcp.table),
                 "udp": len(self.stack.udp.table) + len(self.stack.udp.inbound),
@@ -125,7 +159,8 @@ class Api:
 
 
 _COMMANDS = {command.__name__: command for command in (
-    Api.add_hostfwd, Api.list_hostfwd, Api.remove_hostfwd, Api.set_inside, Api.info)}
+    Api.add_hostfwd, Api.list_hostfwd, Api.remove_hostfwd, Api.set_inside, Api.set_rules, Api.info,
+    Api.log, Api.connections)}
 
 
 class _Client:

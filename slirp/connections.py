@@ -169,7 +169,7 @@ class Connections:
         if len(self.table) >= self._most:
             return                      # the peer tries again
         peer, remote = ends(key)
-        targets = self._stack.reach.targets(*remote)
+        targets = self._stack.targets("tcp", peer, remote)
         if not targets:
             if remote[0] in self._stack.reach.ours:
                 self._answer(key, RST | ACK, 0, seq + 1)
@@ -186,6 +186,7 @@ class Connections:
             return
         connection = Connection(self, key, one, peer, remote, CONNECTING)
         connection.targets = targets
+        connection.irs = seq
         connection.rcv_nxt = connection.rcv_edge = seq + 1
         connection.agree(options)
         connection.snd_wnd = window
@@ -245,6 +246,8 @@ class Connections:
     def _failed(self, code: int, key: bytes, seq: int) -> None:
         """Tell the peer why nobody answers."""
         peer, remote = ends(key)
+        self._stack.journal.add("refused" if code == errno.ECONNREFUSED else "unreachable", "tcp",
+                                peer, remote)
         if code == errno.ECONNREFUSED:
             self._answer(key, RST | ACK, 0, seq + 1)
         elif code in _UNREACHABLE:
@@ -260,7 +263,7 @@ class Connections:
             return False
         self._waiting.pop(key, None)
         connection = Connection(self, key, one, service, client, SYN_SENT)
-        connection.sack = True
+        connection.inbound = connection.sack = True
         connection.rcv_shift, connection.window = SCALE, RECEIVE
         self.table[key] = self._opening[key] = connection
         self.loop.add(one.fileno(), connection.event, EVERY)
@@ -269,6 +272,13 @@ class Connections:
 
     def opened(self, connection: Connection) -> None:
         self._opening.pop(connection.key, None)
+        connection.began = self.loop.now
+
+    def enforce(self) -> None:
+        """Reset what the rules allow no longer. Published ports are no concern of theirs."""
+        for connection in list(self.table.values()):
+            if not connection.inbound and not self._stack.allows("tcp", connection.remote):
+                connection.abort()
 
     def told(self, key: bytes, code: str, mtu: int) -> None:
         """An ICMP error from inside about a segment of ours; `key` is the connection's."""
@@ -302,6 +312,8 @@ class Connections:
     def _remove(self, connection: Sending) -> None:
         self.table.pop(connection.key, None)
         self._opening.pop(connection.key, None)
+        if connection.began:
+            self._stack.journal.add("closed", "tcp", *connection.account(self.loop.now))
         connection.dead()
         self.loop.close(connection.socket)
 

@@ -113,6 +113,7 @@ class Names:
     def done(self, query: Query, answer: bytes) -> None:
         peer, us = ends(query.key[:-2])
         self._drop(query)
+        self._stack.learned.learn(answer)
         self._stack.udp.send(us, peer, answer)
 
     def _drop(self, query: Query) -> None:

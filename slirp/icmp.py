@@ -109,7 +109,7 @@ class Echoes:
         key = (packet.src, packet.dst, ident)
         ping = self._pings.get(key)
         if ping is None:
-            if not self._stack.reach.targets(packet.dst, 0):
+            if not self._stack.targets("icmp", (packet.src, 0), (packet.dst, 0)):
                 self._refuse("prohibited", packet)
                 return
             self._sweep()

@@ -23,18 +23,21 @@ class Options:
                 service sees where the client's own address has no meaning inside
     inside      networks of the other side, as CIDR: never dialled outside
     outbound4 outbound6   source address of what goes out
+    rules       lines of `rules.py`: what may be dialled; `deny`: nothing but that
     flows       most connections at one time; of UDP flows as many again
     """
 
-    __slots__ = ("dns4", "dns6", "flows", "gateway4", "gateway6", "host4", "host6", "inside",
-                 "ipv6", "loopback4", "loopback6", "mtu", "outbound4", "outbound6")
+    __slots__ = ("deny", "dns4", "dns6", "flows", "gateway4", "gateway6", "host4", "host6",
+                 "inside", "ipv6", "loopback4", "loopback6", "mtu", "outbound4", "outbound6",
+                 "rules")
 
     def __init__(self, *, mtu: int = 1500, ipv6: bool = True, dns4: str | None = None,
                  dns6: str | None = None, host4: str | None = None, host6: str | None = None,
                  loopback4: str | None = None, loopback6: str | None = None,
                  gateway4: str | None = None, gateway6: str | None = None,
                  inside: Sequence[str] = (), outbound4: str | None = None,
-                 outbound6: str | None = None, flows: int = 10000) -> None:
+                 outbound6: str | None = None, flows: int = 10000, rules: Sequence[str] = (),
+                 deny: bool = False) -> None:
         self.mtu = mtu
         self.ipv6 = ipv6
         self.dns4 = dns4
@@ -49,3 +52,5 @@ class Options:
         self.outbound4 = outbound4
         self.outbound6 = outbound6
         self.flows = flows
+        self.rules = tuple(rules)
+        self.deny = deny

@@ -14,6 +14,8 @@ from slirp.device import Device
 from slirp.forward import Forwards
 from slirp.loop import IN, Loop
 from slirp.options import Options, SlirpError
+from slirp.reach import Reach
+from slirp.rules import Rules
 from slirp.stack import Stack
 
 # Descriptors beside those of flows: device, epoll, listeners, control.
@@ -45,6 +47,8 @@ def check(options: Options) -> None:
         raise SlirpError(f"MTU {options.mtu}: must be from 1280 to 65521")
     if options.flows < 1:
         raise SlirpError(f"{options.flows} flows: must be one at least")
+    Reach(options)
+    Rules(options.rules)
 
 
 def prepare(options: Options) -> None:

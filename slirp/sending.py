@@ -75,8 +75,8 @@ class Sending:
     """`peer` and `remote` are (address, port): the program inside, and whom it talks to."""
 
     __slots__ = tuple("""
-        ack_due acked allowed attempts base cwnd deadline due_at dups fin_at fin_first fin_in
-        fin_out fixed head heard hung_up ip_sum iss key late mss owner peer pending
+        ack_due acked allowed attempts base began cwnd deadline due_at dups fin_at fin_first fin_in
+        fin_out fixed head heard hung_up inbound ip_sum irs iss key late mss owner peer pending
         pending_size ports pseudo_sum rcv_edge rcv_nxt rcv_shift readable recover remote
         resend rto rtt rtt_var sack segments shut snd_nxt snd_shift snd_una snd_wl
         snd_wnd socket ssthresh state targets timed timed_at waits window
@@ -91,10 +91,12 @@ class Sending:
         self.remote = remote
         self.state = state
         self.heard = owner.loop.now
+        self.began = 0.0
+        self.inbound = False
         self.attempts = 0
         self.targets: list[Address] = []
         # inside to outside
-        self.rcv_nxt = self.rcv_edge = self.acked = 0
+        self.irs = self.rcv_nxt = self.rcv_edge = self.acked = 0
         self.rcv_shift = 0
         self.window = 65535
         self.pending: deque[bytes] = deque()
@@ -425,6 +427,14 @@ class Sending:
         if tell_peer and self.state in (OPEN, SYN_RECEIVED, SYN_SENT):
             self.emit(RST | ACK, self.snd_nxt)
         self.owner.broken(self)
+
+    def account(self, now: float) -> tuple[tuple[bytes, int], tuple[bytes, int], int, int, float]:
+        """Who opened it, to whom; bytes that left the inside and came to it; for how long."""
+        source, destination = ((self.remote, self.peer) if self.inbound
+                               else (self.peer, self.remote))
+        left = self.rcv_nxt - self.irs - 1 - self.fin_in
+        came = self.snd_una - self.iss - 1 - (self.fin_out and self.snd_una == self.snd_nxt)
+        return source, destination, max(0, left), max(0, came), now - self.began
 
     def dead(self) -> None:
         """Free what is held; the owner has taken it out of its table."""

@@ -10,7 +10,9 @@ from slirp.device import VNET_SIZE
 from slirp.dns import Names
 from slirp.fragments import Fragments, cut
 from slirp.icmp import Echoes
+from slirp.journal import Journal
 from slirp.reach import Reach
+from slirp.rules import Learned, Rules
 from slirp.udp import Datagrams
 from slirp.wire import (
     GSO_UDP_L4,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from slirp.link import Link
     from slirp.loop import Loop
     from slirp.options import Options
+    from slirp.reach import Address
 
 # Most packets taken before the acknowledgments they made due are sent, and others get their turn.
 # It begins with one, and doubles while there are more: of a dialogue, each packet comes alone, and
@@ -55,6 +58,9 @@ class Stack:
         self.mtu = options.mtu
         self.link: Link | None = None
         self.reach = reach or Reach(options)
+        self.rules = Rules(options.rules, allow=not options.deny)
+        self.learned = Learned(lambda: loop.now)
+        self.journal = Journal(self.learned.names)
         self._ipv6 = options.ipv6
         self._batch = 1
         self._view = memoryview(device.buffer)
@@ -149,6 +155,31 @@ class Stack:
             source, message = found
             head = wire.ip(source, packet.src, ICMPV6, len(message), ttl=255)
             self.device.send(self.prefix(source), head, message)
+
+    # ---- what may be dialled --------------------------------------------------------------------
+
+    def targets(self, proto: str, peer: tuple[bytes, int],
+                remote: tuple[bytes, int]) -> list[Address]:
+        """Where the peer is led that dials `remote`; nowhere, and that noted, where it must not."""
+        found = self.reach.targets(*remote) if self.allows(proto, remote) else []
+        if not found:
+            self.journal.add("denied", proto, peer, remote)
+        return found
+
+    def allows(self, proto: str, remote: tuple[bytes, int]) -> bool:
+        """What the rules say. Our DNS is no way out, so they are not asked about it."""
+        rules = self.rules
+        if not rules.lines and rules.allow:
+            return True
+        address, port = remote
+        return self.reach.is_dns(address, port) or rules.allows(address, port, proto,
+                                                                self.learned.names(address))
+
+    def set_rules(self, rules: Rules) -> None:
+        """For what is dialled from now on; what is open and no longer allowed ends."""
+        self.rules = rules
+        self.tcp.enforce()
+        self.udp.enforce()
 
     # ---- packets out ----------------------------------------------------------------------------
 

@@ -134,6 +134,7 @@ class Connection(Sending):
             if flags & (SYN | ACK) != SYN | ACK:
                 return False
             self.agree(options)
+            self.irs = seq
             self.rcv_nxt = self.rcv_edge = seq + 1
             self._begin(window, 0)
             self.acknowledge()

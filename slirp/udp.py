@@ -42,15 +42,17 @@ _WHY = {errno.ECONNREFUSED: "port", errno.EHOSTUNREACH: "host", errno.ENETUNREAC
 
 
 class Flow:
-    __slots__ = ("answered", "key", "peer", "remote", "seen", "socket", "table")
+    __slots__ = ("answered", "began", "key", "peer", "received", "remote", "seen", "sent", "socket",
+                 "table")
 
     def __init__(self, table: Datagrams, key: bytes, one: socket.socket, now: float) -> None:
         self.table = table
         self.key = key
         self.socket = one
         self.peer, self.remote = ends(key)
-        self.seen = now
+        self.began = self.seen = now
         self.answered = False
+        self.sent = self.received = 0
 
     def event(self, _events: int) -> None:
         """The loop's handler of the socket."""
@@ -64,6 +66,7 @@ class Flow:
                 return
             self.seen = self.table.loop.now
             self.answered = True
+            self.received += len(data)
             self.table.send(self.remote, self.peer, data, gathered(ancillary))
 
 
@@ -95,6 +98,7 @@ class Datagrams:
         if flow is None:
             return
         flow.seen = self.loop.now
+        flow.sent += len(data)
         if segment and len(data) > segment:
             self._batch(flow, data, segment)
         else:
@@ -127,10 +131,10 @@ class Datagrams:
                     self._one(flow, data[one:one + segment])
 
     def _open(self, key: bytes) -> Flow | None:
-        remote = ends(key)[1]
+        peer, remote = ends(key)
         if remote[1] == 0:
             return None
-        targets = self._stack.reach.targets(*remote)
+        targets = self._stack.targets("udp", peer, remote)
         if not targets:
             self._tell("port" if remote[0] in self._stack.reach.ours else "prohibited", key)
             return None
@@ -192,7 +196,15 @@ class Datagrams:
 
     def _close(self, flow: Flow) -> None:
         del self.table[flow.key]
+        self._stack.journal.add("closed", "udp", flow.peer, flow.remote, flow.sent, flow.received,
+                                flow.seen - flow.began)
         self.loop.close(flow.socket)
+
+    def enforce(self) -> None:
+        """Close what the rules allow no longer."""
+        for flow in list(self.table.values()):
+            if not self._stack.allows("udp", flow.remote):
+                self._close(flow)
 
     def _sweep(self) -> None:
         now = self.loop.now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sysconfig
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,15 @@ def inside(pid: int, *words: str) -> str:
                           timeout=20, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def ask(path: Path, execute: str) -> Any:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(10)
+        one.connect(str(path))
+        one.sendall(json.dumps({"execute": execute}).encode())
+        one.shutdown(socket.SHUT_WR)
+        return json.loads(one.makefile().read())
 
 
 class Program:
@@ -97,6 +108,30 @@ def test_a_namespace_by_its_path(namespace: int) -> None:
     program.close()
 
 
+DIAL = """
+import errno, socket, sys
+with socket.socket() as s:
+    s.settimeout(10)
+    print(errno.errorcode.get(s.connect_ex((sys.argv[1], int(sys.argv[2]))), "connected"))
+"""
+
+
+def test_only_what_the_rules_allow_is_dialled_and_the_rest_noted(namespace: int,
+                                                                 tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, \
+            socket.create_server(("127.0.0.1", 0)) as two:
+        allowed, denied = (str(s.getsockname()[1]) for s in (one, two))
+        program = Program("-c", "-a", str(tmp_path / "api"), "--default-deny", "--rule",
+                          f"allow 10.0.2.2 {allowed} tcp", str(namespace), "tap0")
+        found = [inside(namespace, sys.executable, "-c", DIAL, "10.0.2.2", port).strip()
+                 for port in (allowed, denied)]
+        assert found == ["connected", "ECONNREFUSED"]
+        noted = ask(tmp_path / "api", "log")["return"]["entries"]
+        assert [(e["what"], e["to"]) for e in noted if e["what"] == "denied"] == [
+            ("denied", f"10.0.2.2:{denied}")]
+        program.close()
+
+
 def test_help_names_the_options_that_engines_look_for() -> None:
     text = run("--help").stdout
     for option in ("--configure", "--exit-fd", "--ready-fd", "--mtu", "--enable-ipv6",
@@ -118,6 +153,7 @@ def test_help_names_the_options_that_engines_look_for() -> None:
     (["--netns-type=path", "/nonexistent", "t"], "/nonexistent"),
     (["--outbound-addr", "nodevice0", "1", "t"], "nodevice0"),
     (["--target-type", "bess", "1", "t"], "bess"),
+    (["--rule", "permit any", "1", "t"], "permit any"),
     (["-a", "/nonexistent/socket", "1", "t"], "/nonexistent/socket"),
     (["-a", "/tmp/" + "x" * 108, "1", "t"], "more than 107 bytes"),
 ])

@@ -325,6 +325,9 @@ def test_ipv6_by_protocol_or_by_address(control: Control) -> None:
     ("remove_hostfwd", {"id": 77}, "77"),
     ("set_inside", {"subnets": ["nonsense"]}, "nonsense"),
     ("set_inside", {"subnets": 7}, "list"),
+    ("set_rules", {"rules": ["allow"]}, "allow"),
+    ("set_rules", {"rules": [], "default": "maybe"}, "default"),
+    ("log", {"since": "0"}, "number"),
 ])
 def test_a_request_that_makes_no_sense_is_answered(control: Control, execute: str,
                                                    arguments: dict[str, Any], says: str) -> None:
@@ -360,6 +363,16 @@ def test_the_insides_networks_can_change(control: Control) -> None:
     assert stack.reach.targets(pack("10.99.0.1"), 80)
     control.ask("set_inside", subnets=["10.99.0.0/24"])
     assert not stack.reach.targets(pack("10.99.0.1"), 80)
+
+
+def test_rules_can_change(control: Control) -> None:
+    answer = control.ask("set_rules", rules=["allow 192.0.2.0/24"], default="deny")
+    assert answer == {"return": {}}
+    stack = control.inside.stack
+    assert stack.allows("tcp", (pack("192.0.2.7"), 80))
+    assert not stack.allows("tcp", (pack("198.51.100.7"), 80))
+    assert control.ask("log") == {"return": {"entries": []}}
+    assert control.ask("connections") == {"return": {"entries": []}}
 
 
 def test_info_counts(control: Control) -> None:

@@ -106,6 +106,7 @@ mark='made by install.sh of rootless'
 bash_file=$data/bash-completion/completions/rootless
 zsh_file=$data/zsh/site-functions/_rootless
 fish_file=$data/fish/vendor_completions.d/rootless.fish
+slirp_file=$bin/rootless-slirp
 
 # One run at a time: the lock is on the open file 9, which this shell keeps until it ends.
 lock() {        # the Python that asks for it
@@ -143,7 +144,7 @@ if [ -n "$uninstall" ]; then
     if [ -w "$base" ]; then
         lock "$(command -v python3 || echo /usr/bin/python3)"
     fi
-    for file in "$launcher" "$bash_file" "$zsh_file" "$fish_file"; do
+    for file in "$launcher" "$slirp_file" "$bash_file" "$zsh_file" "$fish_file"; do
         if ours "$file"; then
             rm -f -- "$file"
             found=yes
@@ -376,18 +377,19 @@ cp -- "$here/LICENSE" "$new/"
 # of a command. A `#!` line takes one argument, 127 bytes and no spaces; else the shell does it.
 start=$new/bin/rootless       # not in $tmp, from where programs may be forbidden to run
 mkdir -p -- "$new/bin"
-"$python" -I - "$python" "$site" "$mark" >"$start" <<'PYTHON'
+write_start() {         # package, program
+    "$python" -I - "$python" "$site" "$mark" "$@" >"$new/bin/$2" <<'PYTHON'
 import os, shlex, sys
-python, site, mark = sys.argv[1:]
+python, site, mark, package, program = sys.argv[1:]
 mine = sys.version_info[:2]
 code = f"""import sys
 sys.path.insert(0, {site!r})
 try:
     if sys.version_info[:2] != {mine}:
         raise ImportError("it was made for Python %d.%d" % {mine})
-    from rootless.__main__ import main
+    from {package}.__main__ import main
 except ImportError as e:
-    sys.stderr.write(f"rootless: the installation is damaged: {{e}}\\n  hint: run install.sh again\\n")
+    sys.stderr.write(f"{program}: the installation is damaged: {{e}}\\n  hint: run install.sh again\\n")
     sys.exit(125)
 main()
 """
@@ -398,7 +400,10 @@ else:
     text = f'#!/bin/sh\n# {mark}\nexec {shlex.quote(python)} -I -S -c {shlex.quote(code)} "$@"\n'
 sys.stdout.buffer.write(os.fsencode(text))
 PYTHON
-chmod 0755 "$start"
+    chmod 0755 "$new/bin/$2"
+}
+write_start rootless rootless
+write_start slirp rootless-slirp
 "$start" version >"$tmp/version" || die "the new installation does not work" \
     "the old one, if any, was left as it was"
 
@@ -420,6 +425,11 @@ done
 put "$tmp/bash" "$bash_file"
 put "$tmp/zsh" "$zsh_file"
 put "$tmp/fish" "$fish_file"
+if [ ! -e "$slirp_file" ] || ours "$slirp_file"; then
+    put "$new/bin/rootless-slirp" "$slirp_file"
+else
+    say "left alone, as this script did not make it: $slirp_file"
+fi
 
 before=''
 [ ! -e "$base/venv/made" ] || before=$(cat "$base/venv/made")

@@ -103,6 +103,7 @@ def test_a_newcomer_installs_looks_and_uninstalls(account: Account) -> None:
     assert f"export PATH=\"{account.launcher.parent}:$PATH\"' >> ~/.bashrc" in told
     assert account.version() == "rootless version 0.1.0"
     assert "user namespaces" in account.run(str(account.launcher), "doctor")
+    assert "rootless-slirp" in account.run(f"{account.launcher}-slirp", "--version")
     assert tree(account.project) == checkout, "the checkout has been written to"
     assert "uninstalled" in account.install("--uninstall")
     assert tree(account.home) == before

@@ -167,23 +167,33 @@ class Build:
                 raise self._plan.starts[index].where.error(
                     f"cannot start from the directory {self.options.contexts[base]}", token=base,
                     hint="FROM scratch and COPY --from it")
-            self._base(base, self._plan.starts[index].platform)
+            try:
+                self._base(base, self._plan.starts[index].platform)
+            except RootlessError as e:
+                raise self._plan.starts[index].where.error(e.message, token=base, hint=e.hint
+                                                           ) from None
         for one in self._instructions[index]:
             for name in graph.froms(one):
                 origin = self._plan.origin(name, one.where)
                 if isinstance(origin, str) and origin.lower() not in self._plan.contexts:
-                    self._base(origin, "")
+                    try:
+                        self._base(origin, "")
+                    except RootlessError as e:
+                        raise one.where.error(e.message, token=name, hint=e.hint) from None
 
     def _base(self, name: str, platform: str) -> None:
         """An image that the build stands on or copies from, unpacked."""
         if name in self._images or name == graph.SCRATCH:
             return
         number = self._progress.start(f"[internal] load metadata for {name}")
-        image = create.image_for(self.paths, name, pull=self.options.pull,
-                                 platform=platform or self.options.platform, quiet=True,
-                                 tls_verify=None)
+        try:
+            image = create.image_for(self.paths, name, pull=self.options.pull,
+                                     platform=platform or self.options.platform, quiet=True,
+                                     tls_verify=None)
+        except RootlessError as e:
+            self._progress.failed(number, e.message)
+            raise
         if image is None or image.file:
-            self._progress.failed(number, "cannot be a base")
             raise BuildError(f"cannot build from {name}: it is no image in the store")
         store.ensure_layers(self.paths, self.userns, image)
         self._images[name] = state.of_image(image)

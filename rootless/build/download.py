@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from rootless.errors import BuildError, os_reason
 from rootless.files import write_all
+from rootless.image.network import reason
 from rootless.record import record
 
 TYPE_CHECKING = False
@@ -59,7 +60,7 @@ def download(address: str, wish: Add, place: str) -> Fetched:
                 write_all(fd, data)
             changed = answer.headers.get("Last-Modified")
     except urllib3.exceptions.HTTPError as e:
-        raise BuildError(f"{where}: cannot add {address}: {e}") from None
+        raise BuildError(f"{where}: cannot add {address}: {reason(e)}") from None
     except OSError as e:
         raise BuildError(f"{where}: cannot add {address}: {os_reason(e)}") from None
     digest = "sha256:" + found.hexdigest()

@@ -64,6 +64,7 @@ def _build(options: Options) -> int:
     from rootless.build.builder import Build
     from rootless.build.ignore import Ignore
     from rootless.build.progress import Progress
+    from rootless.build.scope import unused_build_args
 
     if (options.value("progress") or "auto") not in ("auto", "plain"):
         raise UsageError(f"invalid argument for --progress: {options.value('progress')}",
@@ -93,6 +94,9 @@ def _build(options: Options) -> int:
         quiet = options.flag("quiet")
         progress = Progress(None if quiet else sys.stderr, sys.stderr)
         image = Build(paths, dockerfile, where, ignore, wanted, progress).run()
+        unused = unused_build_args(dockerfile, [name for name, _ in wanted.build_args])
+        if unused:
+            sys.stderr.write(f"[Warning] One or more build-args {unused} were not consumed\n")
     finally:
         if received is not None:
             received.close()

@@ -12,6 +12,8 @@ from rootless.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless.image.reference import Reference
     from rootless.image.registry import Registry
     from rootless.image.search import Found
@@ -37,15 +39,19 @@ def search(options: Options) -> int:
         return registries.connect(known.itself(reference), tls_verify=options.boolean("tls-verify"),
                                   env=os.environ, home=paths.home, say=_say)
 
-    found = _filtered(look(connect, options.args[0], limit), options.list("filter"))
-    rows = [_fields(f, cut=not options.flag("no-trunc")) for f in found]
+    fields: tuple[str, ...] = ("Name", "Description", "StarCount", "IsOfficial")
+    if options.flag("list-tags"):
+        fields = ("Name", "Tag")
+        rows = _tags(connect, known.expand(options.args[0]), limit, options.list("filter"))
+    else:
+        found = _filtered(look(connect, options.args[0], limit), options.list("filter"))
+        rows = [_fields(f, cut=not options.flag("no-trunc")) for f in found]
     template = options.value("format")
     if template is not None:
         from rootless.cli.template import render_rows
 
         out = render_rows(template, rows, HEADERS)
     else:
-        fields = ("Name", "Description", "StarCount", "IsOfficial")
         heads = tuple(HEADERS.get(f, f.upper()) for f in fields)
         out = table([heads, *(tuple(r[f] for f in fields) for r in rows)])
     sys.stdout.write("".join(line + "\n" for line in out))
@@ -54,6 +60,19 @@ def search(options: Options) -> int:
 
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
+
+
+def _tags(connect: Callable[[Reference], Registry], name: str, limit: int,
+          filters: list[str]) -> list[dict[str, str]]:
+    from rootless.image.reference import familiar, parse
+    from rootless.image.search import tags
+
+    wanted = parse(name)
+    if wanted.tag or wanted.digest or filters:
+        raise UsageError(f"cannot list the tags of {name}: --list-tags takes a repository alone",
+                         hint=f"rootless search --list-tags {familiar(wanted.repository)}")
+    shown = familiar(wanted.repository)
+    return [{"Name": shown, "Tag": tag} for tag in tags(connect(wanted))[:limit]]
 
 
 def _fields(found: Found, *, cut: bool) -> dict[str, str]:
@@ -86,6 +105,7 @@ COMMANDS = {
         Option("filter", LIST, "Only those that match", "f", "KEY=VALUE"),
         Option("format", VALUE, "Go template, or json", metavar="FORMAT"),
         Option("limit", VALUE, f"Show at most so many (default {LIMIT})", metavar="NUMBER"),
+        Option("list-tags", FLAG, "The tags of a repository"),
         Option("no-trunc", FLAG, "Whole descriptions"),
         Option("tls-verify", OPTIONAL, "Check the registry's certificate (default true)",
                metavar="BOOL", default="true"),

@@ -502,6 +502,18 @@ def test_search_looks_through_the_list_of_a_plain_registry(cli: Cli, server: Reg
     assert len(names.splitlines()) == 1
 
 
+def test_search_lists_the_tags_of_a_repository(cli: Cli, server: Registry) -> None:
+    words = ("search", "--list-tags", "--format", "{{.Tag}}", f"{server.address}/tiny")
+    tags = cli.ok(*words).text.split()
+    assert tags == sorted(tags) and {"latest", "list", "zstd"} <= set(tags)
+    assert cli.ok(*words, "--limit", "2").text.split() == tags[:2]
+    head, *lines = cli.ok("search", "--list-tags", f"{server.address}/tiny").text.splitlines()
+    assert head.split() == ["NAME", "TAG"]
+    assert lines[0].split() == [f"{server.address}/tiny", tags[0]]
+    cli.fails(125, "search", "--list-tags", f"{server.address}/tiny:x", says="repository alone")
+    cli.fails(1, "search", "--list-tags", f"{server.address}/nosuch", says="nosuch")
+
+
 def test_search_follows_pages(cli: Cli, proxy: Proxy) -> None:
     proxy.rule(r"_catalog\?n=\d+$", times=1, body=b'{"repositories":["one/x","UPPER!","other"]}',
                headers={"Link": '</v2/_catalog?last=other&n=3>; rel="next"'})

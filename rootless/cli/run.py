@@ -57,6 +57,8 @@ _SHARED = (
     Option("ip6", VALUE, "IPv6 address on the first network", metavar="ADDRESS"),
     Option("label", LIST, "Label", "l", "NAME=VALUE"),
     Option("label-file", LIST, "Read labels from a file", metavar="FILE"),
+    Option("link", LIST, "Find another container of its networks by an alias of one's own",
+           metavar="CONTAINER[:ALIAS]"),
     Option("mac-address", VALUE, "MAC address on the first network", metavar="MAC"),
     Option("mount", LIST, "Mount: type=volume|bind|tmpfs,source=,target=[,readonly]",
            metavar="SPEC"),
@@ -243,6 +245,7 @@ def from_options(options: Options) -> Wanted:
         endpoints=joined,
         publish=tuple(p for text in options.list("publish") for p in ports.parse(text)),
         publish_all=options.flag("publish-all"),
+        links=tuple(_link(text) for text in options.list("link")),
         mounts=_mounts(options),
         volumes_from=tuple(options.list("volumes-from")),
         secrets=tuple(options.list("secret")),
@@ -282,6 +285,11 @@ def _networks(options: Options) -> tuple[str, tuple[endpoints.Endpoint, ...]]:
                              hint=f"publish them when {mode.partition(':')[2]} is made")
         sys.stderr.write(f"rootless: published ports are discarded with --network {mode}\n")
     return mode, found
+
+
+def _link(text: str) -> tuple[str, str]:
+    other, colon, alias = text.partition(":")
+    return other, endpoints.alias(alias if colon else other)
 
 
 def _parse_networks(options: Options) -> tuple[str, tuple[endpoints.Endpoint, ...]]:

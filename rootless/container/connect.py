@@ -33,13 +33,19 @@ def settled(paths: Paths, wanted: Wanted) -> Wanted:
         if mode == "host" or mode.startswith("container:"):
             raise Conflict(f"cannot share the network of container {name}: it was made with "
                            f"--network {mode}", hint=f"--network {mode}")
+        if wanted.links:
+            raise UsageError(f"cannot have links with --network {wanted.network}")
         return replace(wanted, network=f"container:{other.id}")
     if not wanted.endpoints:
+        if wanted.links:
+            raise UsageError(f"cannot have links with --network {wanted.network}")
         return wanted
     found = tuple(_known(paths, e) for e in wanted.endpoints)
     if len({e.network for e in found}) < len(found):
         raise UsageError(f"network {found[-1].network} is given twice")
-    return replace(wanted, network=found[0].network, endpoints=found)
+    links = tuple((store.find(paths, other).id[:12], alias.lower())
+                  for other, alias in wanted.links)
+    return replace(wanted, network=found[0].network, endpoints=found, links=links)
 
 
 def cut_off(paths: Paths, wanted: Wanted) -> bool:
@@ -74,7 +80,12 @@ def first_wish(directory: str, name: str, wanted: Wanted, config: dict[str, Any]
         "hostname": config["hostname"],
         "networks": {e.network: e.plain() for e in wanted.endpoints},
         "ports": [p.plain() for p in published],
+        "publish_all": wanted.publish_all,
+        "links": {alias: other for other, alias in wanted.links},
         "dns": list(wanted.dns),
+        "dns_search": list(wanted.dns_search),
+        "dns_options": list(wanted.dns_option),
+        "extra_hosts": [f"{name}:{where}" for name, where in wanted.add_host],
         "hosts": resolving.hosts(wanted, config["hostname"]),
         "resolv": resolving.resolv_conf(wanted),
     })

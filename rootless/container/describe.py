@@ -62,7 +62,7 @@ def describe(container: Container) -> dict[str, Any]:
                       and not m.get("anonymous")],
             "NetworkMode": network,
             "PortBindings": networking.bindings(wish["ports"]) if wish is not None else {},
-            "Dns": wish["dns"] if wish is not None else [],
+            **(networking.resolution(wish) if wish is not None else {}),
             "AutoRemove": data["rm"],
             "LogConfig": {"Type": data["log_driver"], "Config": _log_options(data)},
             "RestartPolicy": dict(zip(("Name", "MaximumRetryCount"),

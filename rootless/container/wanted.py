@@ -63,6 +63,7 @@ class Wanted:
     endpoints: tuple[Endpoint, ...] = ()
     publish: tuple[Publish, ...] = ()
     publish_all: bool = False
+    links: tuple[tuple[str, str], ...] = ()     # container, alias
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()

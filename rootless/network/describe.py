@@ -109,6 +109,14 @@ def _endpoint(cid: str, wanted: Plain, place: Plain | None, wish: Plain | None) 
     }
 
 
+def resolution(wish: Plain) -> Plain:
+    """What of a wish `HostConfig` shows, but for the ports."""
+    return {"PublishAllPorts": wish["publish_all"], "Dns": wish["dns"],
+            "DnsOptions": wish["dns_options"], "DnsSearch": wish["dns_search"],
+            "ExtraHosts": wish["extra_hosts"],
+            "Links": [f"{other}:{alias}" for alias, other in wish["links"].items()] or None}
+
+
 def bindings(ports: list[list[Any]]) -> Plain:
     """`HostConfig.PortBindings` of a wish's ports."""
     found: dict[str, list[dict[str, str]]] = {}

@@ -234,6 +234,7 @@ class Keeper:
         old = member.addresses()
         for name in [n for n in member.joined if n not in wanted]:
             member.leave(name)
+        member.be_named()
         member.route()
         if member.door_changed():
             member.withdraw()
@@ -371,6 +372,7 @@ class Keeper:
                 return None
             if asked in resolver.HOST_NAMES and member.door is not None:
                 return member.host_addresses()
+            asked = member.wish["links"].get(asked, asked)
             near = self._neighbours(member)
             found = [a for m, net in near if asked in m.names_on(net)
                      for a in m.addresses_on(net)]

@@ -69,13 +69,12 @@ class Held:
 class Joined:
     """A container's place on one network."""
 
-    def __init__(self, gateway: Gateway, device: str, mac: bytes, mine: list[bytes],
-                 names: frozenset[str]) -> None:
+    def __init__(self, gateway: Gateway, device: str, mac: bytes, mine: list[bytes]) -> None:
         self.gateway = gateway
         self.device = device
         self.mac = mac
         self.mine = mine
-        self.names = names
+        self.names: frozenset[str] = frozenset()        # by which the others find it
 
 
 class Member:
@@ -140,9 +139,14 @@ class Member:
         except OSError as e:
             raise HostError(f"cannot connect container {self.name} to network {network.name}: "
                             f"{e.filename}: {os_reason(e)}") from None
-        wanted = self.wish["networks"][network.name]
-        names = frozenset(n.lower() for n in (self.name, self.id[:12], *wanted["aliases"]))
-        self.joined[network.name] = Joined(gateway, f"eth{number}", raw, mine, names)
+        self.joined[network.name] = Joined(gateway, f"eth{number}", raw, mine)
+        self.be_named()
+
+    def be_named(self) -> None:
+        """By its wish, which may have changed."""
+        for network, joined in self.joined.items():
+            aliases = self.wish["networks"].get(network, {}).get("aliases", ())
+            joined.names = frozenset(n.lower() for n in (self.name, self.id[:12], *aliases))
 
     def leave(self, name: str) -> None:
         """Its device goes too: the container runs on."""

@@ -205,6 +205,41 @@ def test_containers_reach_each_other_by_address_and_by_every_name(box: Box) -> N
         assert f"name = {name}.net-a" in back
 
 
+def test_a_link_is_a_name_of_ones_own(box: Box) -> None:
+    with network(box.cli, "net-l"), box.running("--network", "net-l") as name:
+        told = box.sh("ping -c 1 -W 5 Database | head -1", "--network", "net-l", "--link",
+                      f"{name}:database")
+        assert place(box.cli, name, "net-l")["IPAddress"] in told
+        assert box("--network", "net-l", then=("ping", "-c", "1", "-W", "1", "database")).rc != 0
+    box.refuses("--link", "nobody:x", says="no such container: nobody")
+    box.refuses("--link", "nobody:x", "--network", "none", says="links")
+
+
+def test_a_renamed_container_is_found_by_its_new_name_only(box: Box) -> None:
+    with network(box.cli, "net-o"):
+        box.cli.ok("run", "-d", "--name", "older", "--network", "net-o", box.image, "sleep", "99")
+        box.cli.ok("rename", "older", "newer")
+        try:
+            assert box("--network", "net-o", then=("ping", "-c", "1", "-W", "5", "newer")).rc == 0
+            assert box("--network", "net-o", then=("ping", "-c", "1", "-W", "1", "older")).rc != 0
+        finally:
+            box.cli.ok("rm", "-f", "newer")
+
+
+def test_inspect_tells_what_was_asked_of_networks(box: Box) -> None:
+    with box.running("-p", "127.0.0.1::80", "--dns", "192.0.2.53", "--dns-search", "a.example",
+                     "--dns-option", "ndots:2", "--add-host", "db:192.0.2.7") as name:
+        host = json.loads(box.cli.ok("inspect", "--format", "{{json .HostConfig}}", name).text)
+        assert host["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+        assert (host["Dns"], host["DnsSearch"], host["DnsOptions"], host["ExtraHosts"]) == (
+            ["192.0.2.53"], ["a.example"], ["ndots:2"], ["db:192.0.2.7"])
+        settings = json.loads(box.cli.ok("inspect", "--format", "{{json .NetworkSettings}}",
+                                         name).text)
+        assert settings["Ports"] == {"80/tcp": [
+            {"HostIp": "127.0.0.1", "HostPort": str(published(box.cli, name))}]}
+        assert settings["IPAddress"] == settings["Networks"]["bridge"]["IPAddress"] != ""
+
+
 def test_one_name_of_several_containers_is_all_their_addresses(box: Box) -> None:
     with network(box.cli, "net-s"), \
             box.running("--network", "net-s", "--network-alias", "web") as one, \

@@ -137,7 +137,7 @@ class Paths:
 # What a store may hold at its top; `venv` and `bin` are the installer's, which by default
 # shares the directory.
 STORE_NAMES = frozenset((MARKER, "images", "layers", "containers", "names", "cache", "tmp",
-                         "trash", "volumes", "networks", "secrets", "venv", "bin"))
+                         "trash", "volumes", "networks", "secrets", "events", "venv", "bin"))
 
 
 def of_this_user() -> Paths:

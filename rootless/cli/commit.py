@@ -31,6 +31,7 @@ def commit(options: Options) -> int:
     finally:
         if held:
             cgroups.unpause(container)
+    container.event("commit", imageID=image.id)
     sys.stdout.write(image.id + "\n")
     return 0
 

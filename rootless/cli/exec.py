@@ -57,11 +57,16 @@ def run(options: Options) -> int:
                         size, first=False, dies=not detach)
     if options.flag("privileged"):
         made["seccomp"] = b""
+    words = " ".join(args)
+    container.event(f"exec_create: {words}")
     running = entering.start(container, made, plan.namespaces(config), tty=tty, stdin=stdin,
                              detach=detach)
+    container.event(f"exec_start: {words}")
     if detach:
         return 0
-    return pump.pump(running, stdin=stdin)
+    code = pump.pump(running, stdin=stdin)
+    container.event("exec_die", exitCode=str(code))
+    return code
 
 
 COMMANDS = {

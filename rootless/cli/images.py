@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from rootless import events
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.ps import age, table
@@ -25,6 +26,10 @@ NONE = "<none>"
 HEADERS = {"ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT"}
 
 
+# What `rmi` says, as an event.
+_REMOVED = {"Untagged": "untag", "Deleted": "delete"}
+
+
 def pull(options: Options) -> int:
     from rootless.image.pull import pull as pull_image
 
@@ -38,6 +43,7 @@ def pull(options: Options) -> int:
         for name in names:
             image = pull_image(paths, name, platform=options.value("platform") or "", quiet=quiet,
                                tls_verify=verify, out=sys.stdout)
+            events.emit(paths.data, "image", "pull", image.name, {"name": image.name})
             if quiet or not options.flag("all-tags"):
                 sys.stdout.write((image.id if quiet else image.name) + "\n")
     except UsageError as e:
@@ -78,6 +84,7 @@ def tag(options: Options) -> int:
             raise NotFound(f"no such image: {source}", hint="rootless images lists what there is")
         for target in targets:
             store.tag(paths, image, target)
+            events.emit(paths.data, "image", "tag", image.id, {"name": target})
     except UsageError as e:
         e.exit_code = 1
         raise
@@ -103,6 +110,10 @@ def rmi(options: Options) -> int:
     for name in names:
         try:
             said = remove(paths, name, _users(paths), force=force)
+            for line in said:
+                action, _, which = line.partition(": ")
+                events.emit(paths.data, "image", _REMOVED.get(action, "delete"), which,
+                            {"name": name})
             sys.stdout.write("".join(line + "\n" for line in said))
             sys.stdout.flush()
         except RootlessError as e:

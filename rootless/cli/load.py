@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from rootless import events
 from rootless import paths as places
 from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
 from rootless.errors import UsageError
@@ -42,6 +43,7 @@ def load(options: Options) -> int:
         # Blobs that turned out to belong to no image, all of them when it failed.
         gc.sweep(paths, patience=0)
     for name, image in loaded:
+        events.emit(paths.data, "image", "load", image.id, {"name": name or image.id})
         sys.stdout.write(f"Loaded image: {familiar(name)}\n" if name
                          else f"Loaded image ID: {image.id}\n")
     return 0
@@ -70,6 +72,7 @@ def import_(options: Options) -> int:
                                 platform=options.value("platform") or "")
     finally:
         gc.sweep(paths, patience=0)
+    events.emit(paths.data, "image", "import", image.id, {"name": image.name or image.id})
     sys.stdout.write(f"{image.id}\n")
     return 0
 

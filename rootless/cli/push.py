@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from rootless import events
 from rootless import paths as places
 from rootless.cli.command import FLAG, OPTIONAL, VALUE, Command, Option, Options
 from rootless.errors import UsageError
@@ -32,6 +33,9 @@ def push(options: Options) -> int:
         # As for pull: a name that cannot be is docker's 1.
         e.exit_code = 1
         raise
+    for reference, digest in pushed:
+        events.emit(places.of_this_user().data, "image", "push", reference,
+                    {"name": reference, "digest": digest})
     if quiet:
         sys.stdout.write("".join(f"{reference}\n" for reference, _ in pushed))
     if digestfile:

@@ -124,6 +124,8 @@ def run(options: Options) -> int:
         if wanted.rm and not sent:
             store.remove(container, volumes=True)   # there is no monitor that would
         os.close(lock)
+    if not detach:
+        container.event("attach")
     if detach:
         sys.stdout.write(container.id + "\n")
         return 0

@@ -153,9 +153,11 @@ def _attach(container: Container, *, stdin: bool, keys: str | None, proxy: bool)
                            kill=_proxy(container) if proxy and not (data["tty"] and stdin)
                            else None)
     link.wait_started()
+    container.event("attach")
     try:
         return link.until_end()
     except attach.Detached:
+        container.event("detach")
         return 0
 
 

@@ -25,6 +25,7 @@ VERBS = {
     "ps": ("rootless.cli.ps", "List containers"),
     "logs": ("rootless.cli.logs", "Show what a container wrote"),
     "stop": (_LIFE, "Stop running containers"),
+    "events": ("rootless.cli.events", "Show what happens, as it happens"),
     "rename": (_LIFE, "Give a container another name"),
     "top": ("rootless.cli.top", "Show the processes of a container"),
     "restart": ("rootless.cli.start", "Stop containers and start them again"),

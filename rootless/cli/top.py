@@ -12,7 +12,9 @@ from rootless.container.top import table
 
 def run(options: Options) -> int:
     name, *words = options.args
-    rows = table(store.find(places.of_this_user(), name), words)
+    container = store.find(places.of_this_user(), name)
+    rows = table(container, words)
+    container.event("top")
     count = len(rows[0])
     rows = [[*r, *[""] * (count - len(r))] for r in rows]
     widths = [max(len(r[i]) for r in rows) + 3 for i in range(count)]

@@ -115,6 +115,7 @@ def pause(container: Container) -> None:
     if tree.frozen(where):
         raise Conflict(f"container {container.name} is already paused")
     _freeze(container, where, True)
+    container.event("pause")
 
 
 def unpause(container: Container) -> None:
@@ -122,6 +123,7 @@ def unpause(container: Container) -> None:
     if not tree.frozen(where):
         raise Conflict(f"container {container.name} is not paused")
     _freeze(container, where, False)
+    container.event("unpause")
 
 
 def _freeze(container: Container, where: str, on: bool) -> None:

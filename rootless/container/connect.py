@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from rootless import events
 from rootless.container import resolving, store
 from rootless.errors import Conflict, HostError, RootlessError, UsageError
 from rootless.network import address, client, endpoints, networks, ports
@@ -99,6 +100,8 @@ def connect(container: Container, wanted: Endpoint) -> None:
         raise Conflict(f"container {container.name} is on network {wanted.network} already")
     _change(container, {**wish, "networks": {**wish["networks"],
                                              wanted.network: wanted.plain()}}, wish)
+    events.emit(container.paths.data, "network", "connect", wanted.network,
+                {"name": wanted.network, "container": container.id})
 
 
 def disconnect(container: Container, name: str) -> None:
@@ -109,6 +112,8 @@ def disconnect(container: Container, name: str) -> None:
         raise Conflict(f"container {container.name} is not on network {network.name}")
     _change(container, {**wish, "networks": {n: e for n, e in wish["networks"].items()
                                              if n != network.name}}, wish)
+    events.emit(container.paths.data, "network", "disconnect", network.name,
+                {"name": network.name, "container": container.id})
 
 
 def rename(container: Container) -> None:

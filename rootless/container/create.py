@@ -96,6 +96,7 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
         if attached is not None and image is not None:
             volumes.fill(Container(paths, cid, data), userns, attached)
         made = store.publish(paths, cid, data, config)
+        made.event("create")
         return made, lock
     except OSError as e:
         raise StorageError(f"cannot make the container: {os_reason(e)}",

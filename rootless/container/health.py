@@ -15,7 +15,8 @@ import os
 import time
 
 from rootless.clock import stamp
-from rootless.container.statefile import quote, replace
+from rootless.container.statefile import replace
+from rootless.quoted import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

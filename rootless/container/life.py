@@ -163,6 +163,7 @@ def stop(container: Container, *, seconds: int | None, signal: str) -> None:
             _end(container, ending, seconds=seconds, signal=signal)
         finally:
             ending.close()
+        container.event("stop")
 
 
 def _end(container: Container, ending: Ending, *, seconds: int | None, signal: str) -> None:
@@ -183,7 +184,8 @@ def _end(container: Container, ending: Ending, *, seconds: int | None, signal: s
             if last is not None and now >= last:
                 return
         if sent != (state.pid, number):
-            send_signal(container, state, number)
+            if send_signal(container, state, number):
+                container.event("kill", signal=str(number))
             sent = state.pid, number
             if state.cgroup:
                 from rootless.container import cgroups
@@ -213,6 +215,8 @@ def restart(container: Container, *, seconds: int | None, signal: str) -> bytes 
         if told is None:
             raise Conflict(f"container {container.name} was not started again: somebody else "
                            "stopped it")
+        if told[0] == frames.STARTED:
+            container.event("restart")
         return told[1] if told[0] == frames.FAILED else b""
     finally:
         ending.close()
@@ -230,6 +234,7 @@ def kill(container: Container, number: int) -> None:
     if not state.running or not send_signal(container, state, number):
         raise Conflict(f"container {container.name or container.id[:12]} is not running",
                        hint="rootless ps lists those that are")
+    container.event("kill", signal=str(number))
 
 
 def _stays(container: Container) -> bool:

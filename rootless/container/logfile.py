@@ -18,7 +18,7 @@ import os
 from _codecs import utf_8_decode
 
 from rootless.clock import now
-from rootless.container.statefile import quote
+from rootless.quoted import quote
 
 
 class Log:

@@ -66,7 +66,7 @@ def read(container: Container, *, follow: bool, tail: int | None) -> Iterator[by
         raise NotFound(f"container {container.name} keeps no log (--log-driver none)")
     # Asked before a file is read: what is written later cannot be missed.
     ending = _ending(container) if follow else -1
-    files = _Files(container.log)
+    files = Files(container.log)
     try:
         if tail is not None:
             files.seek(str(container.data["log_driver"]), tail)
@@ -85,7 +85,7 @@ def read(container: Container, *, follow: bool, tail: int | None) -> Iterator[by
             os.close(ending)
 
 
-class _Files:
+class Files:
     """The files of a log, oldest first, as one; those too that come while it is read."""
 
     def __init__(self, path: str) -> None:

@@ -29,6 +29,7 @@ import os
 import select
 import time
 
+from rootless import events as journal
 from rootless.clock import now
 from rootless.container import frames, restart, statefile
 from rootless.container.birth import Born, bear
@@ -106,9 +107,15 @@ class Monitor:
             self.health = Health(self.plan, self._health_is)
             self.health.start()
         self._record("running", pid=self.born.pid)
+        self._event("start")
+
+    def _event(self, action: str, **more: str) -> None:
+        plan = self.plan
+        journal.emit(plan["store"], "container", action, plan["id"], {**plan["actor"], **more})
 
     def _health_is(self, status: str) -> None:
         """--health-on-failure, podman's."""
+        self._event(f"health_status: {status}")
         action = self.plan["health"]["on_failure"]
         if status != "unhealthy" or action == "none":
             return
@@ -131,6 +138,7 @@ class Monitor:
     def _go_on(self, code: int) -> bool:
         """Start it again, where that is wanted; False when this was its end."""
         plan = self.plan
+        self._event("die", exitCode=str(code))
         failure: Failure | None = None
         lasted = time.monotonic() - self.begun
         if self.log is not None:
@@ -377,7 +385,9 @@ class Monitor:
         if self.health is not None:
             self.health.stop()
             self.health = None
-        self.oom = self.born.close() or self.oom
+        if self.born.close():
+            self.oom = True
+            self._event("oom")
         self.input_waiting.clear()
         self.input_ends = False
         self.first = -1
@@ -442,6 +452,7 @@ class Monitor:
         from rootless import jsontext
         from rootless.files import Lock, read_bytes
 
+        self._event("destroy")
         try:
             # It may have been renamed since it was started.
             name = jsontext.loads(read_bytes(doomed + "/container.json"))["name"]

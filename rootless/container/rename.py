@@ -43,5 +43,7 @@ def rename(container: Container, name: str) -> None:
             store.release_name(now.paths, before if kept else name, now.id)
     finally:
         os.close(lock)
+    renamed = Container(now.paths, now.id, {**now.data, "name": name})
+    renamed.event("rename", oldName="/" + before)
     if endpoints.joins(str(now.data["network"])):
-        connect.rename(Container(now.paths, now.id, {**now.data, "name": name}))
+        connect.rename(renamed)

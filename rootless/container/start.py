@@ -76,6 +76,7 @@ def prepare(container: Container, userns: Userns, *, stdin_once: bool,
         "health": data.get("health"),
         "stop": (signals.number(data["stop_signal"] or "TERM"),
                  DEFAULT_STOP_SECONDS if data["stop_timeout"] is None else data["stop_timeout"]),
+        "actor": {**data["labels"], "image": str(data["image"]), "name": container.name},
         "start": made,
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from rootless.clock import now
+from rootless.quoted import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +24,6 @@ def start_ticks(pid: int) -> str:
     with open(f"/proc/{pid}/stat", "rb") as f:
         text = f.read()
     return text[text.rindex(b")") + 2:].split()[19].decode()
-
-
-_ESCAPES = {**{n: f"\\u{n:04x}" for n in (*range(32), 127)}, 34: '\\"', 92: "\\\\"}
-
-
-def quote(text: str) -> str:
-    """A JSON string; the json module would double the monitor's memory."""
-    return f'"{text.translate(_ESCAPES)}"'
 
 
 def _word(value: bool) -> str:

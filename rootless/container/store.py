@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from rootless import jsontext
+from rootless import events, jsontext
 from rootless.errors import Conflict, NotFound, StorageError, os_reason
 from rootless.files import Lock, lock_directory, read_bytes, write_atomic
 from rootless.record import record
@@ -92,6 +92,12 @@ class Container:
             return State("created")
         except (OSError, ValueError, KeyError, TypeError):
             return State("exited", code=255, error="its state on disk is damaged")
+
+    def event(self, action: str, **more: str) -> None:
+        """Into the journal, with what docker tells of a container."""
+        data = self.data
+        events.emit(self.paths.data, "container", action, self.id,
+                    {**data["labels"], "image": str(data["image"]), "name": self.name, **more})
 
     def health(self, state: State) -> str:
         """starting, healthy or unhealthy; "" where it does not run or nobody checks."""
@@ -370,6 +376,7 @@ def remove(container: Container, *, volumes: bool = False) -> None:
     except OSError:
         pass
     trash.take(container.paths, container.dir)
+    container.event("destroy")
     release_name(container.paths, container.name, container.id)
     trash.empty(container.paths)
     if volumes and any(m.get("anonymous") for m in container.data.get("mounts", ())):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rootless import jsontext
+from rootless import events, jsontext
 from rootless.clock import now
 from rootless.errors import Conflict, NotFound, StorageError, UsageError, os_reason
 from rootless.files import Lock, read_bytes, space_hint, write_atomic
@@ -206,6 +206,7 @@ def create(paths: Paths, name: str, *, subnets: list[tuple[str, str, str]] | Non
             "name": name, "id": made.id, "created": made.created,
             "ranges": [r.plain() for r in ranges], "internal": internal,
             "labels": made.labels, "options": made.options}).encode())
+    events.emit(paths.data, "network", "create", made.id, {"name": name, "type": "bridge"})
     return made
 
 
@@ -266,3 +267,4 @@ def remove(paths: Paths, name: str) -> None:
             os.unlink(_file(paths, name))
         except FileNotFoundError:
             raise _missing(name) from None
+    events.emit(paths.data, "network", "destroy", name, {"name": name, "type": "bridge"})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from rootless import jsontext
+from rootless import events, jsontext
 from rootless.errors import NotFound, StorageError, UsageError, os_reason
 from rootless.files import lock_directory, read_bytes, space_hint, write_atomic
 from rootless.record import record
@@ -113,6 +113,8 @@ def open_locked(paths: Paths, userns: Userns, name: str, created: str,
             found = load(paths, name)
         if found is None:
             raise StorageError(f"cannot make volume {name}: its record is gone again")
+        if new:
+            events.emit(paths.data, "volume", "create", name, {"driver": "local"})
         whole = True
         return found, lock, new
     except OSError as e:
@@ -192,3 +194,4 @@ def remove(paths: Paths, volume: Volume) -> None:
     """Out of the store at once; `trash.empty` deletes the files. The caller holds the lock and
     knows that no container uses it."""
     trash.take(paths, volume.path)
+    events.emit(paths.data, "volume", "destroy", volume.name, {"driver": "local"})

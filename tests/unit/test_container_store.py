@@ -11,9 +11,10 @@ import pytest
 
 from rootless.clock import now
 from rootless.container import store
-from rootless.container.statefile import quote, start_ticks
+from rootless.container.statefile import start_ticks
 from rootless.errors import Conflict, NotFound
 from rootless.paths import Paths
+from rootless.quoted import quote
 from rootless.storage import trash
 
 

@@ -27,7 +27,8 @@ HEAVY = frozenset((
 DAILY = ("run", "create", "start", "exec", "ps", "logs", "stop", "kill", "wait", "rm", "images")
 
 # What each package may know of. Data flows one way: cli, engine, runtime, linux.
-FOUNDATION = {"errors", "record", "jsontext", "paths", "files", "config", "clock", "linux"}
+FOUNDATION = {"errors", "record", "jsontext", "paths", "files", "config", "clock", "linux",
+              "events", "quoted"}
 BELOW = {
     "linux": {"errors", "record"},
     "cgroup": FOUNDATION,

@@ -42,7 +42,7 @@ def test_the_log_gives_back_every_byte_of_each_stream(tmp_path_factory: pytest.T
     log = Log(str(path), "k8s-file", size, 2000)
     for stream, data in written:
         log.write(stream, data)
-    files = logs._Files(str(path))
+    files = logs.Files(str(path))
     found = b""
     while more := files.read():
         found += more
@@ -97,7 +97,7 @@ def test_a_log_keeps_its_size_and_the_number_of_its_files(tmp_path: Path, driver
     assert [f.name for f in files] == ["log", *(f"log.{n}" for n in range(1, count))]
     longest = 100       # one line may be longer than a file
     assert all(f.stat().st_size <= max(size, longest) for f in files)
-    kept = logs._Files(str(tmp_path / "log"))
+    kept = logs.Files(str(tmp_path / "log"))
     shown = b""
     while data := kept.read():
         shown += b"".join(t for _, _, t in logs.entries(driver, data))
@@ -109,7 +109,7 @@ def test_a_log_keeps_its_size_and_the_number_of_its_files(tmp_path: Path, driver
 
 def test_a_reader_follows_over_every_new_file(tmp_path: Path) -> None:
     log = Log(str(tmp_path / "log"), "k8s-file", 300, 50)
-    files = logs._Files(str(tmp_path / "log"))
+    files = logs.Files(str(tmp_path / "log"))
     shown = []
     for n in range(200):
         log.write(b"stdout", b"%d\n" % n)
@@ -133,7 +133,7 @@ def test_the_tail_counts_lines_of_the_container(tmp_path: Path, lines: int, text
     log = Log(path, driver, size, 9)
     for piece in (b"one\nt\\n", b"wo\nth", b"re", b"e\n"):
         log.write(b"stdout", piece)
-    files = logs._Files(path)
+    files = logs.Files(path)
     files.seek(driver, lines)
     got = b""
     while data := files.read():

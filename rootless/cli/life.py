@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def each(options: Options, act: Callable[[Container], str | None], *,
-          missing_ok: bool = False) -> int:
-    """Do it to every container named; one that fails does not keep the others."""
+         missing_ok: bool = False, chosen: list[str] | None = None) -> int:
+    """Do it to every container named, or `chosen`; one that fails does not keep the others."""
     from rootless.__main__ import tell
 
     paths = places.of_this_user()
     worst = 0
-    for name in names(options):
+    for name in names(options) if chosen is None else chosen:
         try:
             said = act(store.find(paths, name))
             sys.stdout.write(f"{name if said is None else said}\n")

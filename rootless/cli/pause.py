@@ -7,7 +7,6 @@ from rootless.cli.command import FLAG, Command, Option, Options
 from rootless.cli.life import each
 from rootless.container import cgroups, store
 from rootless.container.store import Container
-from rootless.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,16 +23,11 @@ def unpause(options: Options) -> int:
 
 def _each(options: Options, act: Callable[[Container], None], paused: bool) -> int:
     """--all: those that run, and are or are not paused yet."""
-    if options.flag("all"):
-        if options.args:
-            raise UsageError("cannot take --all and names of containers together")
-        for container in store.every(places.of_this_user()):
-            state = container.state()
-            if state.running and not state.elsewhere and cgroups.paused(state) == paused:
-                options.args.append(container.name)
-    elif not options.args:
-        raise UsageError("no container named", hint=f"rootless {options.command.name} --help")
-    return each(options, act)
+    if not options.flag("all") or options.args:
+        return each(options, act)
+    found = [(c, c.state()) for c in store.every(places.of_this_user())]
+    return each(options, act, chosen=[c.name for c, s in found if s.running and not s.elsewhere
+                                      and cgroups.paused(s) == paused])
 
 
 _ALL = Option("all", FLAG, "All containers", "a")

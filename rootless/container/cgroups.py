@@ -213,6 +213,13 @@ def _manager(paths: Paths) -> Connection:
     return Connection(socket)
 
 
+def _may_move(path: str) -> bool:
+    """May a process be moved from where we stand? For that the cgroup above both must be ours to
+    write (cgroup-v2.rst, "Delegation Containment"), which that above a login session is not."""
+    above = os.path.commonpath([path, tree.of_process("self") or "/"])
+    return os.access(f"{tree.directory(above)}/cgroup.procs", os.W_OK)
+
+
 class Door:
     """The way of another process into a container's cgroup.
 
@@ -226,7 +233,7 @@ class Door:
         self._fd = os.open(f"{tree.directory(path)}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         self._systemd: Connection | None = None
         scope = path.rpartition("/")[0]
-        if scope.endswith(".scope"):
+        if scope.endswith(".scope") and not _may_move(path):
             self._systemd = _manager(paths)
 
     def bring(self, pid: int) -> None:
@@ -235,7 +242,6 @@ class Door:
             os.write(self._fd, str(pid).encode())
             return
         except OSError as e:
-            # From a login session it takes more rights than ours, which systemd has.
             if self._systemd is None or e.errno not in (errno.EACCES, errno.EPERM):
                 raise HostError(
                     f"cannot enter the container's cgroup {self.path}: {os_reason(e)}",

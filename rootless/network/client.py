@@ -155,9 +155,11 @@ def _start(path: str, run: str, store: str) -> None:
 
 def _become(listener: int, path: str, run: str, store: str) -> NoReturn:
     from rootless import linux
+    from rootless.cgroup.apart import stand_apart
 
     try:
         os.setsid()
+        stand_apart("network")
         os.chdir("/")
         os.umask(0o022)
         null = os.open("/dev/null", os.O_RDWR)

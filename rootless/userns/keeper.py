@@ -15,6 +15,7 @@ import errno
 import os
 
 from rootless import linux
+from rootless.cgroup.apart import stand_apart
 from rootless.errors import HostError, os_reason
 from rootless.files import Lock, read_bytes, write_atomic
 from rootless.record import record
@@ -274,6 +275,7 @@ def _spawn_keeper() -> tuple[int, int]:
 def _be_keeper(ready: int, go: int, go_w: int) -> None:
     try:
         os.close(go_w)
+        stand_apart("keeper")
         try:
             linux.unshare(linux.CLONE_NEWUSER)
         except OSError as e:

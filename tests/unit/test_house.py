@@ -33,11 +33,11 @@ BELOW = {
     "linux": {"errors", "record"},
     "cgroup": FOUNDATION,
     "runtime": FOUNDATION | {"userns", "cgroup"},
-    "userns": FOUNDATION,
+    "userns": FOUNDATION | {"cgroup"},
     "storage": FOUNDATION | {"userns"},
     "doctor": FOUNDATION | {"userns", "storage", "cgroup"},
     "image": FOUNDATION | {"userns", "storage"},
-    "network": FOUNDATION | {"userns"},
+    "network": FOUNDATION | {"userns", "cgroup"},
     "container": FOUNDATION | {"userns", "storage", "image", "runtime", "network",
                                 "cgroup"},
 }

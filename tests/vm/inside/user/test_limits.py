@@ -17,6 +17,8 @@ from tests.vm.inside.limits import CGROUP, cgroup_of, eventually, inspect
 
 MANAGER = CGROUP / "user.slice/user-1000.slice/user@1000.service"
 SCOPES = MANAGER / "rootless.slice"
+# Ids are of 64 letters; what serves several containers has a scope of another name.
+CONTAINERS = "rootless-" + "?" * 64 + ".scope"
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_a_container_is_a_scope_that_systemctl_shows(cli: Cli, name: str) -> Non
     assert [properties[p] for p in ("Delegate", "CPUWeight", "MemoryLow", "TimeoutStopUSec")] == \
         ["yes", "200", str(16 << 20), "3s"]
     cli.ok("rm", "-f", name)
-    eventually(lambda: not SCOPES.exists() or not list(SCOPES.glob("*.scope")),
+    eventually(lambda: not SCOPES.exists() or not list(SCOPES.glob(CONTAINERS)),
                "its scope is gone")
 
 
@@ -130,7 +132,7 @@ def test_a_nested_cgroup_that_the_container_gave_away_is_removed(cli: Cli, name:
     cli.ok("run", "--name", name, "host", "sh", "-ec",
            "mkdir -p /sys/fs/cgroup/a/b; chown 7:7 /sys/fs/cgroup/a /sys/fs/cgroup/a/b")
     cli.ok("rm", name)
-    eventually(lambda: not SCOPES.exists() or not list(SCOPES.glob("*.scope")),
+    eventually(lambda: not SCOPES.exists() or not list(SCOPES.glob(CONTAINERS)),
                "its scope is gone")
 
 
@@ -162,6 +164,13 @@ def test_after_kill_9_of_the_monitor_the_cgroup_goes_with_the_container(cli: Cli
     assert cli.ok("ps", "-a", "--format", "{{.State}}").text == "exited"
     cli.ok("start", name)
     assert scope(cli, name) == where
+
+
+def test_one_that_is_restarted_has_its_limits_again(cli: Cli, name: str) -> None:
+    cli.ok("run", "-d", "--name", name, "--restart", "on-failure:1", "--memory", "64m", "host",
+           "sh", "-c", "cat /sys/fs/cgroup/memory.max; exit 3")
+    eventually(lambda: inspect(cli, name)["State"]["Status"] == "exited", "it ends for good")
+    assert cli.ok("logs", name).text.split() == [str(64 << 20)] * 2
 
 
 def test_stopping_the_scope_ends_the_container_and_is_recorded(cli: Cli, name: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rootless.build.context import Found
     from rootless.build.download import Fetched
+    from rootless.build.git import Address
     from rootless.build.stage import StageRun
 
     Wish = Union[ins.Copy, ins.Add]
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 _ARCHIVE_HEAD = 512
 
 
-_ADDRESSES = ("http://", "https://", "ftp://", "git://", "ssh://", "git@", "github.com/")
-
-
 def is_address(source: str) -> bool:
-    return source.startswith(_ADDRESSES)
+    if source.startswith(("http://", "https://", "ftp://")):
+        return True
+    from rootless.build import git
+
+    return git.parse(source) is not None
 
 
 def gather(run: StageRun, wish: Wish) -> Foreign | Own:
@@ -102,11 +104,18 @@ class Own(_Sources):
         self._found = self.select(self._tree, local)
         self._many = len(wish.sources) + len(wish.files) > 1
         self._fetched: list[Fetched] = []
+        self._repositories: list[tuple[Tree, str]] = []
         for address in addresses:
+            from rootless.build import git
             from rootless.build.download import download
 
             assert isinstance(wish, ins.Add)
-            self._fetched.append(download(address, wish, run.build.workspace.fresh()))
+            place = run.build.workspace.fresh()
+            repository = git.parse(address)
+            if repository:
+                self._repositories.append(_repository(repository, wish, place))
+            else:
+                self._fetched.append(download(address, wish, place))
         if self._add:
             # What unpacks an archive, while modules can still be loaded.
             import bz2  # noqa: F401
@@ -119,7 +128,7 @@ class Own(_Sources):
     def key(self) -> str:
         parts = [context.digest(self._tree, self._found)] if self._found else []
         return digest("own", *parts, *(f"{f.name} {f.digest}" for f in self._fetched),
-                      str(self._unpack()))
+                      *(key for _, key in self._repositories), str(self._unpack()))
 
     def _unpack(self) -> tuple[bool, bool]:
         """(local archives, those from an address)"""
@@ -152,6 +161,8 @@ class Own(_Sources):
             copying.make_directories(os.path.dirname(target), owner)
             copying.text_file(target, file.content.encode("utf-8", "surrogateescape"), owner, 0o644,
                               int(time.time()) if epoch is None else epoch)
+        for tree, _ in self._repositories:
+            copying.copy(tree, self.select(tree, (".",)), dest, owner)
         for fetched in self._fetched:
             if remote and _is_archive(fetched.fd):
                 _unpack(self.run, fetched.fd, dest, owner)
@@ -159,6 +170,21 @@ class Own(_Sources):
             target = f"{dest.rstrip('/')}/{fetched.name}" if into else dest
             copying.make_directories(os.path.dirname(target), owner)
             copying.fetched_file(target, fetched.fd, owner)
+
+
+def _repository(address: Address, wish: ins.Add, place: str) -> tuple[Tree, str]:
+    """(its files, what they are worth as a key). Raises DockerfileError."""
+    from rootless.build import git
+
+    try:
+        found = git.fetch(address, place, keep_git_dir=wish.keep_git_dir)
+    except BuildError as e:
+        raise wish.where.error(e.message, token=address.remote, hint=e.hint) from None
+    if wish.checksum and not found.commit.startswith(wish.checksum):
+        raise wish.where.error(f"{address.remote} is at {found.commit}, not at {wish.checksum}",
+                               token=wish.checksum)
+    return (context.open_directory(found.path, name="the repository"),
+            f"{found.commit} {address.subdir} {wish.keep_git_dir}")
 
 
 def _is_file(tree: Tree, found: Found) -> bool:

@@ -1,6 +1,6 @@
-"""ADD of an address: one file over http or https.
+"""One file over http or https: a source of ADD, a context, a Dockerfile.
 
-The file gets mode 0600 and the server's Last-Modified, as in BuildKit.
+What ADD fetches gets mode 0600 and the server's Last-Modified, as in BuildKit.
 """
 
 from __future__ import annotations
@@ -32,44 +32,55 @@ class Fetched:
 
 
 def download(address: str, wish: Add, place: str) -> Fetched:
-    """Into the directory `place`. Raises BuildError."""
-    import hashlib
-
-    import urllib3
-
+    """A source of ADD, into the directory `place`. Raises BuildError."""
     where = f"{wish.where.source.name}:{wish.where.first}"
-    if not address.startswith(("http://", "https://")):
-        raise BuildError(f"{where}: cannot add {address}: only files over http and https can be "
-                         "fetched", hint="RUN git clone it, or COPY a checkout")
     name = unquote(os.path.basename(urlsplit(address).path))
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         if wish.dest.endswith("/"):
             raise BuildError(f"{where}: cannot add {address}: the address names no file",
                              hint="give the destination a file name")
         name = "file"
+    found = fetch(address, f"{place}/file", f"{where}: cannot add {address}")
+    if wish.checksum and wish.checksum != found.digest:
+        os.close(found.fd)
+        raise BuildError(f"{where}: cannot add {address}: its digest is {found.digest}, not "
+                         f"{wish.checksum}")
+    return Fetched(found.fd, name, found.digest)
+
+
+def fetch(address: str, path: str, complaint: str) -> Fetched:
+    """To a new file. Raises BuildError, whose message begins with `complaint`."""
+    import hashlib
+
+    import urllib3
+
+    if not address.startswith(("http://", "https://")):
+        raise BuildError(f"{complaint}: files are fetched over http and https, and repositories "
+                         "of git", hint="the address of a repository ends in .git")
     found = hashlib.sha256()
-    fd = os.open(f"{place}/file", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    done = False
     try:
         with urllib3.PoolManager(timeout=_SECONDS, retries=3).request(
                 "GET", address, preload_content=False) as answer:
             if answer.status != 200:
-                raise BuildError(f"{where}: cannot add {address}: the server answered "
-                                 f"{answer.status}")
+                raise BuildError(f"{complaint}: the server answered {answer.status}")
             for data in answer.stream(_PIECE):
                 found.update(data)
                 write_all(fd, data)
             changed = answer.headers.get("Last-Modified")
+        seconds = _seconds(changed)
+        os.utime(fd, (seconds, seconds))
+        os.lseek(fd, 0, os.SEEK_SET)
+        done = True
     except urllib3.exceptions.HTTPError as e:
-        raise BuildError(f"{where}: cannot add {address}: {reason(e)}") from None
+        raise BuildError(f"{complaint}: {reason(e)}") from None
     except OSError as e:
-        raise BuildError(f"{where}: cannot add {address}: {os_reason(e)}") from None
-    digest = "sha256:" + found.hexdigest()
-    if wish.checksum and wish.checksum != digest:
-        raise BuildError(f"{where}: cannot add {address}: its digest is {digest}, not "
-                         f"{wish.checksum}")
-    seconds = _seconds(changed)
-    os.utime(fd, (seconds, seconds))
-    return Fetched(fd, name, digest)
+        raise BuildError(f"{complaint}: {os_reason(e)}") from None
+    finally:
+        if not done:
+            os.close(fd)
+    return Fetched(fd, os.path.basename(path), "sha256:" + found.hexdigest())
 
 
 def _seconds(text: str | None) -> float:

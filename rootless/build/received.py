@@ -1,6 +1,7 @@
-"""A context that comes through a pipe: a tar, compressed or not, or a Dockerfile alone.
+"""A context that is not a directory of the user's: a tar, compressed or not, or a Dockerfile alone,
+from standard input or an address; or a repository of git.
 
-It is unpacked into a directory of the store's tmp/ by the rules of a layer, so that no name or
+A tar is unpacked into a directory of the store's tmp/ by the rules of a layer, so that no name or
 link in it leads out. All in it is the user's own, whatever the archive says.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from rootless.build import download, git
 from rootless.build.workspace import Workspace
 from rootless.container.copying import Copier
 from rootless.errors import BuildError, ImageError, StorageError, os_reason
@@ -25,22 +27,43 @@ _READ = 1 << 20
 _LARGEST_DOCKERFILE = 16 << 20
 
 
+def is_address(text: str) -> bool:
+    """Raises BuildError for one that is wrong."""
+    return text.startswith(("http://", "https://")) or git.parse(text) is not None
+
+
 class Received:
     """`path`: the directory. Call `close` in a `finally`."""
 
-    def __init__(self, paths: Paths, fd: int) -> None:
-        """Reads a descriptor to its end. Raises BuildError, StorageError."""
+    def __init__(self, paths: Paths, source: int | str) -> None:
+        """`source`: a descriptor, which is read to its end, or an address. Raises BuildError,
+        StorageError, HostError."""
         self._userns = keeper.open_userns(paths)
         self._workspace: Workspace | None = None
         done = False
         try:
             self._workspace = Workspace(paths, self._userns)
             self.path = self._workspace.fresh()
-            _receive(paths, self._userns, fd, self.path)
+            if isinstance(source, int):
+                _receive(paths, self._userns, source, self.path)
+            else:
+                self.path = self._fetch(paths, self._workspace, source)
             done = True
         finally:
             if not done:
                 self.close()
+
+    def _fetch(self, paths: Paths, workspace: Workspace, address: str) -> str:
+        repository = git.parse(address)
+        if repository:
+            return git.fetch(repository, self.path).path
+        fd = download.fetch(address, f"{workspace.fresh()}/context",
+                            f"cannot fetch the context {address}").fd
+        try:
+            _receive(paths, self._userns, fd, self.path)
+        finally:
+            os.close(fd)
+        return self.path
 
     def close(self) -> None:
         if self._workspace is not None:
@@ -53,7 +76,7 @@ def _receive(paths: Paths, userns: keeper.Userns, fd: int, into: str) -> None:
     while len(head) < BLOCK and (data := os.read(fd, BLOCK - len(head))):
         head += data
     if not head:
-        raise BuildError("the context on standard input is empty",
+        raise BuildError("the context is empty",
                          hint="tar c . | rootless build -")
     if not form_of(head) and head[257:262] != b"ustar":
         write_atomic(f"{into}/Dockerfile", _whole(head, fd), 0o644)
@@ -89,6 +112,6 @@ def _whole(head: bytes, fd: int) -> bytes:
         parts.append(data)
         size += len(data)
         if size > _LARGEST_DOCKERFILE:
-            raise BuildError("what comes on standard input is no archive, and too large for a "
+            raise BuildError("what was given as context is no archive, and too large for a "
                              "Dockerfile", hint="tar c . | rootless build -")
     return b"".join(parts)

@@ -75,16 +75,17 @@ def _build(options: Options) -> int:
     where = options.args[0]
     received = None
     try:
-        if where == "-":
-            if options.value("file") == "-":
-                raise UsageError("standard input cannot be both the context and the Dockerfile")
-            from rootless.build.received import Received
+        if where == "-" or not os.path.isdir(where):
+            from rootless.build.received import Received, is_address
 
-            received = Received(paths, 0)
-            where = received.path
+            if where == "-" and options.value("file") == "-":
+                raise UsageError("standard input cannot be both the context and the Dockerfile")
+            if where == "-" or is_address(where):
+                received = Received(paths, 0 if where == "-" else where)
+                where = received.path
         if not os.path.isdir(where):
             raise UsageError(f"cannot use {where} as context: it is no directory",
-                             hint="a directory, or - for an archive on standard input")
+                             hint="a directory, an address, or - for an archive on standard input")
         file, dockerfile = _dockerfile(options, where)
         ignore = Ignore.load(where, file)
         if options.flag("check") or dockerfile.directives.error:
@@ -246,7 +247,7 @@ def prune(options: Options) -> int:
 
 COMMANDS = {
     "build": Command(
-        "build", "[OPTIONS] PATH | -", "Make an image from a Dockerfile", build, _BUILD,
+        "build", "[OPTIONS] PATH | URL | -", "Make an image from a Dockerfile", build, _BUILD,
         least=1, most=1, error_exit=1),
     "builder prune": Command(
         "builder prune", "[OPTIONS]", "Remove the cache of builds", prune, (

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import io
 import os
 import socket
 import subprocess
+import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +19,7 @@ import pytest
 from rootless.build import git
 from rootless.build.git import Address
 from rootless.errors import BuildError, HostError
+from tests.integration.support.cli import Cli
 
 ENV = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
        "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
@@ -26,6 +32,8 @@ class Served:
     def __init__(self, directory: Path) -> None:
         self.work = directory / "work"
         self.work.mkdir()
+        (self.work / "Dockerfile").write_text("FROM scratch\nCOPY dir /\n")
+        (self.work / ".dockerignore").write_text("dir/two\n")
         self.git("init", "--quiet", "--initial-branch=main", ".")
         self.commits: list[str] = []
         for name in ("one", "two"):
@@ -110,3 +118,57 @@ def test_without_git_the_package_is_named(tmp_path: Path) -> None:
     with pytest.raises(HostError) as caught:
         git.fetch(Address("git://127.0.0.1:1/x", "", ""), str(tmp_path), env={"PATH": "/nowhere"})
     assert caught.value.hint == "apt-get install git"
+
+
+def names(cli: Cli, image: str) -> list[str]:
+    """Files of an image of nothing but files."""
+    cli.ok("create", "--name", "looked-at", image, "x")
+    archive = cli.ok("export", "looked-at").out
+    cli.ok("rm", "looked-at")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return sorted(member.name for member in tar if member.isfile())
+
+
+def test_a_repository_is_a_context(served: Served, fresh: Cli) -> None:
+    fresh.ok("build", "-t", "made", served.address)
+    assert names(fresh, "made") == ["one"]
+    result = fresh.fails(1, "build", f"{served.address}#nope", says="it has no nope")
+    assert "Traceback" not in result.error
+    assert os.listdir(fresh.store / "tmp") == []
+
+
+def test_add_takes_a_repository(served: Served, fresh: Cli, tmp_path: Path) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text(f"FROM scratch\nADD --checksum={served.commits[0]} "
+                          f"{served.address}#v1:dir /x/\nADD {served.address} /y\n"
+                          f"ADD --keep-git-dir=true {served.address} /z\n")
+    fresh.ok("build", "-t", "made", str(tmp_path))
+    found = names(fresh, "made")
+    assert [n for n in found if not n.startswith("z/.git/")] == [
+        "x/one", "y/.dockerignore", "y/Dockerfile", "y/dir/one", "y/dir/two", "z/.dockerignore",
+        "z/Dockerfile", "z/dir/one", "z/dir/two"]
+    assert "z/.git/HEAD" in found
+    dockerfile.write_text(f"FROM scratch\nADD --checksum={served.commits[1]} "
+                          f"{served.address}#v1 /x/\n")
+    fresh.fails(1, "build", str(tmp_path), says=f"is at {served.commits[0]}, not at")
+
+
+def test_an_address_is_a_context(fresh: Cli, tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, text in (("Dockerfile", "FROM scratch\nCOPY a /b\n"), ("a", "x")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    (tmp_path / "context.tar.gz").write_bytes(archive.getvalue())
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY <<a /only\na\n")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        fresh.ok("build", "-t", "made", f"{address}/context.tar.gz")
+        assert names(fresh, "made") == ["b"]
+        fresh.ok("build", "-t", "made", f"{address}/Dockerfile")
+        assert names(fresh, "made") == ["only"]
+        fresh.fails(1, "build", f"{address}/nothing", says="the server answered 404")
+        server.shutdown()

@@ -10,15 +10,13 @@ from rootless.cli.command import FLAG, VALUE, Command, Option, Options
 from rootless.cli.images import utc
 from rootless.cli.ps import age, table
 from rootless.errors import NotFound, UsageError
-from rootless.image import store
+from rootless.image import shared, store
 from rootless.image.progress import human
 from rootless.image.reference import familiar, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.history import Step
-    from rootless.image.store import Image
-    from rootless.paths import Paths
 
 HEADERS = {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT",
            "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
@@ -26,20 +24,13 @@ HEADERS = {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT",
 _WIDTH = 45
 
 
-def _found(paths: Paths, text: str) -> Image:
-    image = store.find(paths, text)
-    if image is None:
-        raise NotFound(f"no such image: {text}", hint="rootless images lists what there is")
-    return image
-
-
 def history(options: Options) -> int:
-    from rootless.image import shared
     from rootless.image.history import steps
 
     paths = places.of_this_user()
-    image = (store.find(paths, options.args[0]) or shared.find(paths, options.args[0])
-             or _found(paths, options.args[0]))
+    image = shared.any_store(paths, options.args[0])
+    if image is None:
+        raise shared.missing(paths, options.args[0])
     human_sizes = not options.given("human") or options.flag("human")
     whole = options.flag("no-trunc")
     rows = []
@@ -85,7 +76,7 @@ def tree(options: Options) -> int:
     from rootless.image.history import tree as nodes
 
     paths = places.of_this_user()
-    images = ([_found(paths, options.args[0])] if options.args
+    images = ([shared.own(paths, options.args[0])] if options.args
               else list({i.id: i for i in reversed(store.every(paths))
                          if not i.damaged}.values())[::-1])
     for number, image in enumerate(images):
@@ -99,9 +90,9 @@ def tree(options: Options) -> int:
                    f"Size: {human(node.size):>7}"
             if node.top_of:
                 line += f" Top Layer of: [{', '.join(node.top_of)}]"
-            shared = [u for u in node.users if u not in node.top_of]
-            if shared:
-                line += f" Shared with: [{', '.join(shared)}]"
+            others = [u for u in node.users if u not in node.top_of]
+            if others:
+                line += f" Shared with: [{', '.join(others)}]"
             out.append(line)
         sys.stdout.write("".join(line + "\n" for line in out))
     return 0
@@ -115,7 +106,7 @@ def diff(options: Options) -> int:
     form = options.value("format")
     if form not in (None, "json"):
         raise UsageError(f"invalid format: {form}", hint="json, or none for lines")
-    images = [_found(paths, text) for text in options.args]
+    images = [shared.own(paths, text) for text in options.args]
     userns = keeper.open_userns(paths)
     with store.hold(paths):
         for image in images:
@@ -139,7 +130,7 @@ def diff(options: Options) -> int:
 def untag(options: Options) -> int:
     """podman's: the names that are given, or all the image has. The image stays."""
     paths = places.of_this_user()
-    image = _found(paths, options.args[0])
+    image = shared.own(paths, options.args[0])
     mine = {i.name for i in store.every(paths) if i.id == image.id and i.name}
     wanted = set()
     for text in options.args[1:]:

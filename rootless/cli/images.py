@@ -76,12 +76,12 @@ def _say(text: str) -> None:
 
 
 def tag(options: Options) -> int:
+    from rootless.image import shared
+
     paths = places.of_this_user()
     source, *targets = options.args
     try:
-        image = store.find(paths, source)
-        if image is None:
-            raise NotFound(f"no such image: {source}", hint="rootless images lists what there is")
+        image = shared.own(paths, source)
         for target in targets:
             store.tag(paths, image, target)
             events.emit(paths.data, "image", "tag", image.id, {"name": target})

@@ -87,11 +87,9 @@ def _one(paths: Paths, name: str, kind: str) -> dict[str, Any]:
 
 
 def _image(paths: Paths, name: str) -> Image | None:
-    """Of the user's store, or of those that are shared."""
     from rootless.image import shared
-    from rootless.image import store as images
 
-    return images.find(paths, name) or shared.find(paths, name)
+    return shared.any_store(paths, name)
 
 
 _FORMAT = Option("format", VALUE, "Go template, or json", "f", "FORMAT")

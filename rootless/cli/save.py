@@ -7,8 +7,8 @@ import sys
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, VALUE, Command, Option, Options
-from rootless.errors import NotFound, UsageError
-from rootless.image import store
+from rootless.errors import UsageError
+from rootless.image import shared, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,10 +84,7 @@ def flatten(options: Options) -> int:
 
     paths = places.of_this_user()
     paths.ensure()
-    image = store.find(paths, options.args[0])
-    if image is None:
-        raise NotFound(f"no such image: {options.args[0]}",
-                       hint="rootless images lists what there is")
+    image = shared.own(paths, options.args[0])
     target = options.value("output") or ""
     if not target:
         raise UsageError("cannot flatten an image: no file is named",
@@ -108,18 +105,12 @@ def flatten(options: Options) -> int:
 
 def share(options: Options) -> int:
     from rootless.image import save as saving
-    from rootless.image import shared
     from rootless.userns import keeper
 
     paths = places.of_this_user()
     paths.ensure()
     directory, *names = options.args
-    images = []
-    for name in names:
-        image = store.find(paths, name)
-        if image is None:
-            raise NotFound(f"no such image: {name}", hint="rootless images lists what there is")
-        images.append(image)
+    images = [shared.own(paths, name) for name in names]
     userns = keeper.open_userns(paths)
     for image in images:
         target = shared.path_for(os.path.abspath(directory), image)

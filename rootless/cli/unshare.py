@@ -7,8 +7,8 @@ import sys
 
 from rootless import paths as places
 from rootless.cli.command import FLAG, Command, Option, Options
-from rootless.errors import NotFound, UsageError
-from rootless.image import store
+from rootless.errors import UsageError
+from rootless.image import shared, store
 
 
 def unshare(options: Options) -> int:
@@ -30,9 +30,7 @@ def mount(options: Options) -> int:
             sys.stdout.write(f"{names.get(identity, identity[7:19])} {place}\n")
         return 0
     for text in options.args:
-        image = store.find(paths, text)
-        if image is None:
-            raise NotFound(f"no such image: {text}", hint="rootless images lists what there is")
+        image = shared.own(paths, text)
         place = mounting.mount(paths, image)
         sys.stdout.write(f"{place}\n" if len(options.args) == 1 else f"{text} {place}\n")
     return 0
@@ -51,9 +49,7 @@ def unmount(options: Options) -> int:
             sys.stdout.write(f"{identity}\n")
         return 0
     for text in options.args:
-        image = store.find(paths, text)
-        if image is None:
-            raise NotFound(f"no such image: {text}", hint="rootless images lists what there is")
+        image = shared.own(paths, text)
         mounting.unmount(paths, image.id, text)
         sys.stdout.write(f"{image.id}\n")
     return 0

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def describe(paths: Paths, image: Image) -> dict[str, Any]:
-    names = [i for i in store.every(paths) if i.id == image.id and i.name]
+    names = [i for i in ([image] if image.file else store.every(paths))
+             if i.id == image.id and i.name]
     config, inner = image.config, image.config["config"]
     history = [h for h in config.get("history") or [] if isinstance(h, dict)]
     manifest = next((e for e in store.read_index(paths) if e["digest"] == image.digest), {})

@@ -23,7 +23,7 @@ import sys
 from rootless import jsontext
 from rootless.errors import NotFound, StorageError, UsageError, os_reason
 from rootless.files import write_atomic
-from rootless.image import compress, gc, manifest, registries, store, upload
+from rootless.image import compress, gc, manifest, registries, shared, store, upload
 from rootless.image.archive import LAYER_TYPES
 from rootless.image.progress import PUSH, for_stream
 from rootless.image.reference import Reference, familiar, parse, sha256
@@ -124,9 +124,7 @@ def _chosen(paths: Paths, name: str, target: str, expand: Callable[[str], str], 
                            hint="rootless images lists what there is")
         found.sort(key=lambda pair: pair[1].tag)
         return found
-    image = store.find(paths, expand(name))
-    if image is None:
-        raise NotFound(f"no such image: {name}", hint="rootless images lists what there is")
+    image = shared.own(paths, expand(name))
     if not target:
         try:
             reference = parse(expand(name)).named()

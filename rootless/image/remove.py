@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rootless.errors import Conflict, NotFound, UsageError
-from rootless.image import gc, store
+from rootless.errors import Conflict, UsageError
+from rootless.image import gc, shared, store
 from rootless.image.reference import HEX, familiar, parse
 from rootless.image.store import Image
 from rootless.record import record
@@ -73,7 +73,7 @@ def _target(paths: Paths, images: list[Image], text: str) -> tuple[Image | None,
         whole = store.expand(paths, text)
         if whole != text:
             return _target(paths, images, whole)
-        raise NotFound(f"no such image: {text}", hint="rootless images lists what there is")
+        raise shared.missing(paths, text)
     return None, ids.pop()
 
 

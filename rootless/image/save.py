@@ -18,10 +18,10 @@ import os
 import stat
 
 from rootless import jsontext
-from rootless.errors import NotFound, StorageError, UsageError, os_reason
+from rootless.errors import StorageError, UsageError, os_reason
 from rootless.files import space_hint, write_all, write_atomic
 from rootless.image import manifest as manifests
-from rootless.image import store
+from rootless.image import shared, store
 from rootless.image.archive import CONTAINERD_NAME
 from rootless.image.reference import parse
 from rootless.record import record
@@ -59,15 +59,7 @@ def choose(paths: Paths, texts: list[str]) -> list[Chosen]:
     """
     found: dict[str, Chosen] = {}
     for text in texts:
-        image = store.find(paths, text)
-        if image is None:
-            from rootless.image import shared
-
-            there = shared.find(paths, text)
-            if there is not None:
-                raise UsageError(f"cannot save image {text}: it lies in a shared store, without "
-                                 "its layers", hint=f"copy the file: {there.file}")
-            raise NotFound(f"no such image: {text}", hint="rootless images lists what there is")
+        image = shared.own(paths, text)
         names = found[image.digest].names if image.digest in found else ()
         if _is_name(image, text) and image.name not in names:
             names += (image.name,)

@@ -76,6 +76,29 @@ def find(paths: Paths, text: str) -> Image | None:
     return ids[0] if len({i.id for i in ids}) == 1 else None
 
 
+def any_store(paths: Paths, text: str) -> Image | None:
+    """Of the user's store, of those that are shared, or in a squashfs file."""
+    path = flat.path_of(text)
+    return flat.load(path) if path else store.find(paths, text) or find(paths, text)
+
+
+def own(paths: Paths, text: str) -> Image:
+    """The image in the user's own store, with its layers. Raises NotFound, StorageError."""
+    image = store.find(paths, text)
+    if image is None:
+        raise missing(paths, text)
+    return image
+
+
+def missing(paths: Paths, text: str, more: str = "") -> NotFound:
+    """That the user's own store has no such image. `more`: for the hint."""
+    there = find(paths, text)
+    if there is not None:
+        return NotFound(f"image {text} lies in a shared store, as one file without its layers",
+                        hint=f"run takes it, or copy the file: {there.file}")
+    return NotFound(f"no such image: {text}", hint="rootless images lists what there is" + more)
+
+
 def path_for(directory: str, image: Image) -> str:
     """One file for each name. Raises StorageError."""
     if not os.path.isdir(directory):

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 
 from rootless.errors import ImageError, NotFound, RegistryError, StorageError, os_reason
 from rootless.files import read_bytes
-from rootless.image import archive, policy, registries, store
+from rootless.image import archive, policy, registries, shared, store
 from rootless.image import manifest as manifests
 from rootless.image.manifest import Descriptor
 from rootless.image.reference import familiar, parse, sha256
@@ -276,8 +276,7 @@ def from_store(paths: Paths, name: str, *, tls_verify: bool | None,
         return manifest_list.Whole(paths, listed, tls_verify=tls_verify, say=say)
     image = store.find(paths, name)
     if image is None:
-        raise NotFound(f"no such image: {name}", hint="rootless images lists what there is; "
-                                                      f"docker://{name} means a registry's")
+        raise shared.missing(paths, name, f"; docker://{name} means a registry's")
     digest = image.digest
     for entry in store.read_index(paths):
         original = store.annotation(entry, store.ORIGINAL)

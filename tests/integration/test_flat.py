@@ -34,6 +34,14 @@ def test_a_container_runs_from_the_file_as_from_the_image(box: Box, flat: Path) 
     assert box.cli.ok("run", "--rm", "./tiny.sqfs", "echo", "hello").text == "hello"
 
 
+def test_the_file_is_inspected_as_the_image(box: Box, flat: Path) -> None:
+    for template in ("{{.Id}}", "{{json .Config}}", "{{.Architecture}}"):
+        assert box.cli.ok("image", "inspect", "-f", template, str(flat)).text == box.cli.ok(
+            "image", "inspect", "-f", template, box.image).text
+    assert "IMAGE" in box.cli.ok("history", "./tiny.sqfs").text
+    box.cli.fails(1, "image", "inspect", "./none.sqfs", says="no such file")
+
+
 def test_what_the_container_writes_is_its_own(box: Box, flat: Path) -> None:
     before = flat.read_bytes()
     box.cli.ok("run", "--name", "f", str(flat), "sh", "-c", "echo new > /new; rm -r /bin")

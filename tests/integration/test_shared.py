@@ -58,10 +58,16 @@ def test_it_runs_in_place_and_the_store_is_left_as_it_was(reader: Cli, store: Pa
     assert os.listdir(reader.store / "layers") == []
 
 
-def test_its_history_is_told_and_it_is_not_saved(reader: Cli) -> None:
-    assert "IMAGE" in reader.ok("history", "example.com/shared/tiny:1").text
-    found = reader.fails(125, "save", "example.com/shared/tiny:1", says="lies in a shared store")
-    assert ".sqfs" in found.error
+def test_it_is_shown_and_what_needs_layers_says_where_it_lies(reader: Cli) -> None:
+    name = "example.com/shared/tiny:1"
+    assert "IMAGE" in reader.ok("history", name).text
+    assert reader.ok("image", "inspect", "-f", "{{.RepoTags}}", name).text == f"[{name}]"
+    assert reader("image", "exists", name).rc == 0
+    for words in (("save", "-o", "x", name), ("tag", name, "b:1"), ("push", name, "r.example/b"),
+                  ("copy", name, "oci:x"), ("rmi", name), ("image", "tree", name),
+                  ("image", "diff", name, name), ("image", "flatten", name, "-o", "x")):
+        found = reader.fails(1, *words, says="lies in a shared store")
+        assert ".sqfs" in found.error
 
 
 def test_an_image_of_ones_own_comes_first(reader: Cli, box: Box) -> None:

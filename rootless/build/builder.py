@@ -19,7 +19,7 @@ import signal
 import sys
 
 from rootless import clock, errors, linux
-from rootless.build import context, graph, parse, scope, stage, state
+from rootless.build import context, graph, output, parse, scope, stage, state
 from rootless.build.state import State
 from rootless.build.workspace import Workspace
 from rootless.container import create
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rootless.build.context import Tree
     from rootless.build.ignore import Ignore
     from rootless.build.instructions import Instruction
+    from rootless.build.output import Output
     from rootless.build.parse import Dockerfile
     from rootless.build.progress import Progress
     from rootless.build.scope import Scope
@@ -65,6 +66,7 @@ class Options:
     ulimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 64 << 20
     epoch: int | None = None
+    outputs: tuple[Output, ...] = ()
 
 
 class Build:
@@ -205,12 +207,19 @@ class Build:
             result.config["Labels"] = {**(result.config.get("Labels") or {}), **labels}
         number = self._progress.start("exporting to image")
         descriptor = state.write(self.paths, result, epoch=self.options.epoch)
-        image = None
-        for name in self.options.tags or ("",):
-            image = store.publish(self.paths, name, descriptor)
-            if name:
-                self._progress.note(number, f"naming to {name} done")
-        assert image is not None
+        image = store.load(self.paths, descriptor)
+        wishes = self.options.outputs
+        names = self.options.tags + tuple(w.name for w in wishes if w.kind == "image" and w.name)
+        if not wishes or any(w.kind == "image" for w in wishes):
+            for name in names or ("",):
+                image = store.publish(self.paths, name, descriptor)
+                if name:
+                    self._progress.note(number, f"naming to {name} done")
+        for wish in wishes:
+            if wish.kind != "image":
+                output.write(self.paths, self.userns, image, result.directories(self.paths), wish,
+                             names)
+                self._progress.note(number, f"writing {wish.kind} to {wish.dest or '-'} done")
         self._progress.note(number, f"writing image {image.id} done")
         self._progress.done(number)
         return image

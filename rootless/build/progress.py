@@ -68,7 +68,8 @@ class Progress:
         self._err.flush()
 
     def _heard(self, number: int, step: _Step, line: bytes) -> None:
-        text = printable(line.rstrip(b"\r"))
+        # Of a line that was written over and over, what it came to.
+        text = printable(line.rstrip(b"\r").rpartition(b"\r")[2])
         seconds = f"{time.monotonic() - step.began:.3f}"
         step.kept = [*step.kept[1 - _KEPT_LINES:], f"{seconds} {text}"]
         self._line(f"#{number} {seconds} {text}")

@@ -15,10 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.build.builder import Options as Wanted
     from rootless.build.ignore import Ignore
+    from rootless.build.output import Output
     from rootless.build.parse import Dockerfile
     from rootless.paths import Paths
 
 NAMES = ("Dockerfile", "Containerfile", "dockerfile")
+
+_LARGEST = 16 << 20         # of a Dockerfile
 
 _BUILD = (
     Option("add-host", LIST, "Add a line to /etc/hosts of RUN", metavar="HOST:IP"),
@@ -26,13 +29,16 @@ _BUILD = (
     Option("build-context", LIST, "A directory that COPY --from can name",
            metavar="NAME=DIRECTORY"),
     Option("check", FLAG, "Check the Dockerfile, and build nothing"),
-    Option("file", VALUE, "The Dockerfile; - for standard input (default CONTEXT/Dockerfile)", "f",
+    Option("file", VALUE, "The Dockerfile, or its address; - for standard input "
+           "(default CONTEXT/Dockerfile)", "f",
            metavar="FILE"),
     Option("iidfile", VALUE, "Write the image's id to a file", metavar="FILE"),
     Option("label", LIST, "Add a label to the image", metavar="KEY=VALUE"),
     Option("network", VALUE, "Network of RUN: none, host or the name of one (default as run's)",
            metavar="NETWORK"),
     Option("no-cache", FLAG, "Make every step anew"),
+    Option("output", LIST, "Where the result goes: a directory, - for a tar, or type=image, local, "
+           "tar, oci or docker", "o", metavar="PATH|type=TYPE[,dest=PATH]"),
     Option("platform", VALUE, "Platform of the image", metavar="OS/ARCH"),
     Option("progress", VALUE, "auto or plain", metavar="KIND"),
     Option("pull", OPTIONAL, "Pull bases even when they are here: always, missing or never",
@@ -86,7 +92,7 @@ def _build(options: Options) -> int:
         if not os.path.isdir(where):
             raise UsageError(f"cannot use {where} as context: it is no directory",
                              hint="a directory, an address, or - for an archive on standard input")
-        file, dockerfile = _dockerfile(options, where)
+        file, dockerfile = _dockerfile(paths, options, where)
         ignore = Ignore.load(where, file)
         if options.flag("check") or dockerfile.directives.error:
             found = _check(paths, options, dockerfile, ignore)
@@ -108,11 +114,15 @@ def _build(options: Options) -> int:
     return 0
 
 
-def _dockerfile(options: Options, where: str) -> tuple[str, Dockerfile]:
+def _dockerfile(paths: Paths, options: Options, where: str) -> tuple[str, Dockerfile]:
     """(its path, or "" for standard input; what it says)"""
     name = options.value("file")
     if name == "-":
         return "", _parsed(sys.stdin.buffer.read(), "Dockerfile")
+    if name is not None and name.startswith(("http://", "https://")):
+        from rootless.build.download import text as fetched
+
+        return "", _parsed(fetched(name, paths.tmp, _LARGEST), name.rpartition("/")[2])
     if name is None:
         found = [f"{where}/{n}" for n in NAMES if os.path.isfile(f"{where}/{n}")]
         if not found:
@@ -122,7 +132,7 @@ def _dockerfile(options: Options, where: str) -> tuple[str, Dockerfile]:
     elif not os.path.exists(name) and os.path.exists(os.path.join(where, name)):
         name = os.path.join(where, name)
     try:
-        text = read_bytes(name, 16 << 20)
+        text = read_bytes(name, _LARGEST)
     except OSError as e:
         raise BuildError(f"cannot read the Dockerfile: {name}: {os_reason(e)}") from None
     return name, _parsed(text, os.path.basename(name))
@@ -199,7 +209,20 @@ def _wanted(options: Options) -> Wanted:
         network=options.value("network") or networks.DEFAULT,
         add_host=tuple(add_host(t) for t in options.list("add-host")),
         ulimits=tuple(ulimit(t) for t in options.list("ulimit")),
-        shm_size=mounts.size(options.value("shm-size") or "64m"), epoch=_epoch(options))
+        shm_size=mounts.size(options.value("shm-size") or "64m"), epoch=_epoch(options),
+        outputs=_outputs(options))
+
+
+def _outputs(options: Options) -> tuple[Output, ...]:
+    if not options.given("output"):
+        return ()       # what reads the rest is not loaded
+    from rootless.build.output import parse
+
+    found = tuple(parse(text) for text in options.list("output"))
+    if any(w.kind in ("tar", "oci", "docker") and not w.dest for w in found) and os.isatty(1):
+        raise UsageError("cannot write the result: standard output is a terminal",
+                         hint="dest=FILE, or redirect standard output: > FILE")
+    return found
 
 
 def _epoch(options: Options) -> int | None:

@@ -494,6 +494,29 @@ def test_a_name_another_image_had_goes_to_the_new_one(project: Project) -> None:
     assert project.cli.ok("build", "-q", str(project.where)).text == project.id()
 
 
+def test_the_result_goes_where_it_is_wanted(project: Project, tmp_path: Path) -> None:
+    text = "FROM BASE AS b\nRUN echo out > /f\nFROM scratch\nCOPY --from=b --chown=5:6 /f /d/f\n"
+    out = tmp_path / "out"
+    project.dockerfile(text)
+    where = str(project.where)
+    project.cli.ok("build", "-o", str(out), where)
+    assert (out / "d/f").read_text() == "out\n" and (out / "d/f").stat().st_uid == os.getuid()
+    assert project.cli.ok("images", "-q").text.count("\n") == 0, "only the base is in the store"
+    with tarfile.open(fileobj=io.BytesIO(project.cli.ok("build", "-o", "-", where).out)) as tar:
+        assert tar.getnames() == ["d", "d/f"] and tar.getmember("d/f").uid == 5
+    for kind in ("oci", "docker"):
+        file = tmp_path / f"{kind}.tar"
+        project.cli.ok("build", "-t", f"{kind}:1", "-o", f"type={kind},dest={file}", where)
+        project.cli.ok("load", "-i", str(file))
+        assert project.config(f"{kind}:1")["RootFS"]["Layers"]
+    (out / "trap").symlink_to("/etc")
+    project.cli("build", "-o", str(out), "-f", "-", where,
+                stdin=f"FROM {project.base} AS b\nRUN mkdir /trap && echo x > /trap/mine\n"
+                         "FROM scratch\nCOPY --from=b /trap /trap\n".encode())
+    assert not os.path.exists("/etc/mine")
+    project.cli.fails(125, "build", "-o", "type=wrong", where, says="type=wrong")
+
+
 # ---- others --------------------------------------------------------------------------------------
 
 def test_what_is_built_can_be_pushed_and_pulled_by_others(

@@ -12,7 +12,7 @@ from rootless.cli.ps import table
 from rootless.clock import seconds_of
 from rootless.container import connect, store
 from rootless.errors import Conflict, NotFound, RootlessError, UsageError
-from rootless.network import describe, endpoints, networks, ports
+from rootless.network import client, describe, endpoints, networks, ports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,17 @@ def create(options: Options) -> int:
         subnets=[(text, _belonging(text, extra["gateway"]), _belonging(text, extra["ip-range"]))
                  for text in subnets],
         ipv6=options.flag("ipv6"), internal=options.flag("internal"),
-        labels=_pairs(options.list("label")), options=_driver_options(options.list("opt")))
+        labels=_pairs(options.list("label")), options=_driver_options(options.list("opt")),
+        egress=tuple(options.list("egress")), deny=_deny(options))
     sys.stdout.write(made.id + "\n")
     return 0
+
+
+def _deny(options: Options) -> bool:
+    default = options.value("egress-default") or "allow"
+    if default not in ("allow", "deny"):
+        raise UsageError(f"invalid argument for --egress-default: {default}", hint="allow or deny")
+    return default == "deny"
 
 
 def _belonging(subnet: str, given: list[str]) -> str:
@@ -252,6 +260,46 @@ def leave(options: Options) -> int:
     return 0
 
 
+def log(options: Options) -> int:
+    paths = places.of_this_user()
+    network = networks.find(paths, options.args[0])
+    if network.internal:
+        raise UsageError(f"nothing leaves network {network.name}: it is internal")
+    template = options.value("format")
+    last = 0
+    while True:
+        answer = client.ask_if_there(paths.run, paths.data, {
+            "do": "log", "network": network.name, "since": last})
+        entries = answer["entries"] if answer is not None else []
+        for entry in entries:
+            sys.stdout.write(_entry(entry, template) + "\n")
+            last = entry["number"]
+        sys.stdout.flush()
+        if not entries:
+            if not options.flag("follow"):
+                return 0
+            time.sleep(0.5)
+
+
+def _entry(entry: dict[str, Any], template: str | None) -> str:
+    if template is not None:
+        from rootless.cli.template import render
+
+        row = {key.capitalize(): value for key, value in entry.items()}
+        if template == "json":
+            import json
+
+            return json.dumps(entry)
+        return render(template, row)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry["time"]))
+    name = f" ({entry['name']})" if entry["name"] else ""
+    text = (f"{stamp} {entry['what']:<11} {entry['proto']:<4} "
+            f"{entry['container'] or entry['from']} -> {entry['to']}{name}")
+    if entry["what"] == "closed":
+        text += f" {entry['sent']} out, {entry['received']} in, {entry['seconds']:.1f} s"
+    return text
+
+
 def port(options: Options) -> int:
     name, *wanted = options.args
     container = store.find(places.of_this_user(), name)
@@ -279,6 +327,10 @@ _IP6 = Option("ip6", VALUE, "IPv6 address", metavar="ADDRESS")
 COMMANDS = {
     "network create": Command("network create", "NAME", "Make a network.", create, (
         Option("driver", VALUE, "bridge, the only one", "d", "DRIVER"),
+        Option("egress", LIST, "What may be reached outside, the first rule that matches counts: "
+               "allow|deny ADDRESS[/BITS]|NAME|any [PORTS] [tcp|udp|icmp]", metavar="RULE"),
+        Option("egress-default", VALUE, "What counts when no rule matches: allow (default) or deny",
+               metavar="WORD"),
         Option("gateway", LIST, "Gateway of the subnet", metavar="ADDRESS"),
         Option("internal", FLAG, "Without a way to other networks or the internet"),
         Option("ip-range", LIST, "Part of the subnet that addresses are given out of",
@@ -311,6 +363,11 @@ COMMANDS = {
         Option("mac-address", VALUE, "MAC address", metavar="MAC")), least=2, most=2),
     "network disconnect": Command("network disconnect", "NETWORK CONTAINER",
                                   "Take a container off a network.", leave, least=2, most=2),
+    "network log": Command("network log", "NETWORK",
+                           "Show what containers on a network have dialled outside, and what came "
+                           "of it, while the network is up.", log, (
+        Option("follow", FLAG, "Go on as it happens", "f"),
+        Option("format", VALUE, "Go template, or json", metavar="FORMAT")), least=1, most=1),
     "port": Command("port", "CONTAINER [PORT[/PROTOCOL]]",
                     "Show where a container's ports are published.", port, least=1, most=2),
 }

@@ -51,7 +51,7 @@ def send(sock: _socket.socket, message: Request, fds: Sequence[int] = ()) -> Non
 
 def receive(sock: _socket.socket) -> tuple[Request | None, list[int]]:
     """(message, descriptors); None at the end. Raises OSError."""
-    data, control, _, _ = sock.recvmsg(LARGEST, _socket.CMSG_SPACE(64), _socket.MSG_CMSG_CLOEXEC)
+    data, control, _, _ = sock.recvmsg(LARGEST, _socket.CMSG_SPACE(128), _socket.MSG_CMSG_CLOEXEC)
     fds = [int.from_bytes(value[at:at + 4], sys.byteorder) for level, kind, value in control
            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
            for at in range(0, len(value) - 3, 4)]

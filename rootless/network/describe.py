@@ -44,6 +44,7 @@ def network(found: Network, leases: dict[str, Plain]) -> Plain:
         "Containers": containers,
         "Options": found.options,
         "Labels": found.labels,
+        "Egress": {"Rules": list(found.egress), "Default": "deny" if found.deny else "allow"},
     }
 
 

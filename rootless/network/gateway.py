@@ -19,6 +19,7 @@ from rootless.linux.netlink import Netlink
 from rootless.network import address, inside, resolver
 from rootless.network.address import Subnet
 from rootless.network.uplink import Uplink
+from rootless.network.ways import PORT, Within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Gateway:
         if made.device >= 0:
             link.do(*way_out(self.network, link.index(inside.TUN), ipv6=self.ipv6))
             self.uplink = Uplink(loop, made.device, control, mtu=self.network.mtu,
-                                 ipv6=self.ipv6, inside=up)
+                                 ipv6=self.ipv6, inside=up, rules=self.network.egress,
+                                 deny=self.network.deny)
         datagrams: list[_socket.socket] = []
         streams: list[_socket.socket] = []
         for fds, sockets in ((made.datagrams, datagrams), (made.streams, streams)):
@@ -100,11 +102,12 @@ class Gateway:
                 if found is None:
                     sock.close()
                     continue
-                sock.bind((address.show(found.gateway), resolver.PORT))
+                sock.bind((address.show(found.gateway), PORT))
                 sockets.append(sock)
         for sock in streams:
             sock.listen(16)
-        self.resolver = resolver.Resolver(loop, answers, datagrams, streams)
+        self.resolver = resolver.Resolver(loop, answers, datagrams, streams,
+                                          Within(self.namespace))
 
     def close(self) -> None:
         """The namespace goes, with the bridge and all that is on it."""

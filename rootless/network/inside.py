@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import fcntl
 import os
 
 from rootless import linux
@@ -81,6 +82,33 @@ def make(userns: int, *, single: bool, uplink: bool) -> Made:
     sockets = fds[2:]
     half = len(sockets) // 2
     return Made(fds[0], fds[1], device, tuple(sockets[:half]), tuple(sockets[half:]), half == 2)
+
+
+def sockets(namespace: int, family: int, kind: int, count: int) -> list[int]:
+    """Sockets that act in a network namespace. Raises HostError."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX,
+                                      _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            linux.setns(fcntl.ioctl(namespace, linux.NS_GET_USERNS), linux.CLONE_NEWUSER)
+            linux.setns(namespace, linux.CLONE_NEWNET)
+            client.send(theirs, {}, [_socket.socket(family, kind | _socket.SOCK_CLOEXEC).detach()
+                                     for _ in range(count)])
+        except OSError as e:
+            client.send(theirs, client.failure(HostError(os_reason(e))))
+        finally:
+            os._exit(0)
+    theirs.close()
+    try:
+        answer, fds = client.receive(ours)
+    finally:
+        ours.close()
+        os.waitpid(child, 0)
+    if answer is None or "error" in answer:
+        raise HostError("cannot make sockets in a network: "
+                        + (answer["error"][1] if answer else "their maker was killed"))
+    return fds
 
 
 def _make(answers: _socket.socket, userns: int, *, single: bool, uplink: bool) -> NoReturn:

@@ -25,7 +25,7 @@ import select
 
 from rootless.errors import Conflict, HostError, NotFound, RootlessError, os_reason
 from rootless.files import Lock
-from rootless.network import address, client, endpoints, networks, resolver
+from rootless.network import address, client, endpoints, networks, resolver, uplink
 from rootless.network.gateway import Gateway
 from rootless.network.loop import Loop
 from rootless.network.member import Held, Member
@@ -53,7 +53,6 @@ class Keeper:
         self.members: dict[str, Member] = {}
         self.clients: set[_socket.socket] = set()
         self.held = self._held()
-        self.servers = resolver.HostResolvers()
         self.turns = 0
         self.ending = False
         self._idle_since = self.loop.clock()
@@ -150,6 +149,8 @@ class Keeper:
     def _answer(self, sock: _socket.socket, message: Request, fds: list[int]) -> Request:
         try:
             what = message["do"]
+            if what == "log":
+                return self._log(message["network"], message["since"])
             if what == "attach":
                 self._attach(message, fds)
             elif what == "detach":
@@ -251,6 +252,19 @@ class Keeper:
         gateway = self.gateways.pop(name, None)
         if gateway is not None:
             gateway.close()
+
+    def _log(self, name: str, since: int) -> Request:
+        """What was dialled out of a network, with the names of the containers that are there."""
+        gateway = self.gateways.get(name)
+        if gateway is None or gateway.uplink is None:
+            return {"entries": []}
+        owners = {address.show(a): m.name for m in self.members.values()
+                  for a in m.addresses_on(name)}
+        entries = gateway.uplink.log(since)
+        for entry in entries:
+            where = entry["from"].rpartition(":")[0].strip("[]") or entry["from"]
+            entry["container"] = owners.get(where, "")
+        return {"entries": entries}
 
     # -- parts of them -------------------------------------------------------------------------
 
@@ -400,7 +414,7 @@ class Keeper:
             member = self._who(name, who)
             if member is None or member.door is None:
                 return []
-            return list(member.wish["dns"]) or self.servers()
+            return list(member.wish["dns"]) or [uplink.DNS4]
 
         return resolver.Answers(find, name_of, servers)
 

@@ -51,7 +51,8 @@ class Range:
 
 @record(frozen=True)
 class Network:
-    """`ranges`: at most one of IPv4 and one of IPv6, in this order."""
+    """`ranges`: at most one of IPv4 and one of IPv6, in this order. `egress`: rules of what may be
+    reached outside (`slirp.rules`); `deny`: nothing but that."""
 
     name: str
     id: str
@@ -60,6 +61,8 @@ class Network:
     internal: bool
     labels: dict[str, str]
     options: dict[str, str]
+    egress: tuple[str, ...] = ()
+    deny: bool = False
 
     @property
     def mtu(self) -> int:
@@ -108,7 +111,8 @@ def _network(raw: dict[str, Any]) -> Network:
             raise ValueError(r["gateway"])
         ranges.append(Range(address.subnet(r["subnet"]), gateway, address.subnet(r["pool"])))
     return Network(str(raw["name"]), str(raw["id"]), str(raw["created"]), tuple(ranges),
-                   bool(raw["internal"]), dict(raw["labels"]), dict(raw["options"]))
+                   bool(raw["internal"]), dict(raw["labels"]), dict(raw["options"]),
+                   tuple(map(str, raw.get("egress", ()))), bool(raw.get("deny")))
 
 
 def find(paths: Paths, text: str) -> Network:
@@ -166,12 +170,14 @@ def default(paths: Paths) -> Network:
 
 def create(paths: Paths, name: str, *, subnets: list[tuple[str, str, str]] | None = None,
            ipv6: bool = False, internal: bool = False, labels: dict[str, str] | None = None,
-           options: dict[str, str] | None = None) -> Network:
+           options: dict[str, str] | None = None, egress: tuple[str, ...] = (),
+           deny: bool = False) -> Network:
     """`subnets`: (subnet, gateway or "", ip-range or "") each; what is not asked for is chosen.
 
     Raises UsageError, Conflict, StorageError.
     """
     check_name(name)
+    _check_rules(name, egress, deny=deny, internal=internal)
     ranges = [plan_range(*wanted) for wanted in subnets or []]
     for size, version in ((4, 4), (16, 6)):
         if sum(len(r.gateway) == size for r in ranges) > 1:
@@ -201,11 +207,12 @@ def create(paths: Paths, name: str, *, subnets: list[tuple[str, str, str]] | Non
                                      f"{os.urandom(2).hex()}::/64", "", ""))
         ranges.sort(key=lambda r: len(r.gateway))
         made = Network(name, os.urandom(32).hex(), now(), tuple(ranges), internal,
-                       labels or {}, options or {})
+                       labels or {}, options or {}, egress, deny)
         write_atomic(_file(paths, name), jsontext.dumps({
             "name": name, "id": made.id, "created": made.created,
             "ranges": [r.plain() for r in ranges], "internal": internal,
-            "labels": made.labels, "options": made.options}).encode())
+            "labels": made.labels, "options": made.options, "egress": list(egress),
+            "deny": deny}).encode())
     events.emit(paths.data, "network", "create", made.id, {"name": name, "type": "bridge"})
     return made
 
@@ -215,6 +222,20 @@ def check_name(name: str) -> None:
         raise UsageError(f"invalid network name: {name}",
                          hint="letters, digits and _ . - after the first; none, host, container "
                               "and default mean something else")
+
+
+def _check_rules(name: str, egress: tuple[str, ...], *, deny: bool, internal: bool) -> None:
+    if internal and (egress or deny):
+        raise UsageError(f"cannot make network {name}: an internal one has no way out for rules "
+                         "to be about")
+    from slirp.options import SlirpError
+    from slirp.rules import Rules
+
+    try:
+        Rules(egress, allow=not deny)
+    except SlirpError as e:
+        raise UsageError(f"invalid egress {e}",
+                         hint='--egress "allow deb.debian.org 80,443 tcp"') from None
 
 
 def plan_range(subnet: str, gateway: str, pool: str) -> Range:

@@ -3,21 +3,19 @@
 A container asks the address of its gateway. Who asks is told by the address that the question
 comes from; the bridge drops packets with another's (rp_filter). Answered are the names of
 containers that share a network with the one that asks; `host.containers.internal` and
-`host.docker.internal`; and their addresses in reverse. Every other question is passed on, from the
-machine's own network namespace, to the resolvers that /etc/resolv.conf names at that moment, so
-that a VPN or another network is followed, or to those that the container was given by `--dns`.
-Networks without a way out pass nothing on.
+`host.docker.internal`; and their addresses in reverse. Every other question is passed on, from
+within the network's namespace (`ways`): to the uplink, which asks the machine's resolvers of that
+moment and learns which names the addresses belong to, or to those that the container was given by
+`--dns`. Networks without a way out pass nothing on.
 
-A question that was passed on has a socket of its own with a port of the kernel's choice, and its
-answer must come from the server that was asked and repeat the question.
+The answer to a question that was passed on must come from the server that was asked and repeat the
+question.
 """
 
 from __future__ import annotations
 
 import _socket
-import os
 
-from rootless.files import read_bytes
 from rootless.network import address, dns
 from rootless.network.loop import READ, WRITE, Loop
 
@@ -26,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.network.loop import Timer
+    from rootless.network.ways import Direct
 
     Reply = Callable[[bytes], None]
 
 HOST_NAMES = frozenset(("host.containers.internal", "host.docker.internal"))
-PORT = 53
-PATIENCE = 2.0          # seconds for one server, before the next is asked
+PATIENCE = 4.0          # seconds for one server, before the next is asked
 ROUNDS = 2
 MOST = 512              # questions under way at once
 MOST_STREAMS = 64
@@ -76,10 +74,10 @@ class Resolver:
     """Serves on sockets that the caller has bound in the network's namespace."""
 
     def __init__(self, loop: Loop, answers: Answers, datagrams: list[_socket.socket],
-                 listeners: list[_socket.socket], port: int = PORT) -> None:
-        """`port`: where the servers that are asked for the rest listen."""
+                 listeners: list[_socket.socket], ways: Direct) -> None:
+        """`ways`: to those who are asked for the rest."""
         self.loop = loop
-        self.port = port
+        self.ways = ways
         self.answers = answers
         self.sockets = [*datagrams, *listeners]
         self.asked: set[_Asked] = set()
@@ -99,6 +97,7 @@ class Resolver:
             asked.end(b"")
         for stream in list(self.streams):
             stream.close()
+        self.ways.close()
 
     def _receiver(self, sock: _socket.socket) -> Callable[[int], None]:
         def ready(_: int) -> None:
@@ -172,7 +171,7 @@ class _Asked:
         while self.left:
             server = self.left.pop(0)
             try:
-                self.sock = _connected(server, self.owner.port, _socket.SOCK_DGRAM)
+                self.sock = self.owner.ways.open(server, _socket.SOCK_DGRAM)
                 self.sock.send(self.data)
             except OSError:
                 self._drop()
@@ -207,7 +206,7 @@ class _Asked:
             self.timer = None
         if self.sock is not None:
             self.owner.loop.forget(self.sock.fileno())
-            self.sock.close()
+            self.owner.ways.give_back(self.sock)
             self.sock = None
 
 
@@ -221,7 +220,7 @@ class _Relay(_Asked):
         while self.left:
             server = self.left.pop(0)
             try:
-                self.sock = _connected(server, self.owner.port, _socket.SOCK_STREAM)
+                self.sock = self.owner.ways.open(server, _socket.SOCK_STREAM)
             except OSError:
                 self._drop()
                 continue
@@ -322,53 +321,3 @@ class _Stream:
         except BlockingIOError:
             pass
         self.owner.loop.change(self.sock.fileno(), READ | WRITE if self.unsent else READ)
-
-
-def _connected(server: str, port: int, kind: int) -> _socket.socket:
-    """A socket to a server, not yet connected where that takes time. Raises OSError."""
-    where, _, scope = server.partition("%")
-    family = _socket.AF_INET6 if ":" in where else _socket.AF_INET
-    sock = _socket.socket(family, kind | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
-    try:
-        if family == _socket.AF_INET6:
-            sock.connect((where, port, 0, _socket.if_nametoindex(scope) if scope else 0))
-        else:
-            sock.connect((where, port))
-    except BlockingIOError:
-        pass
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-class HostResolvers:
-    """The name servers of a resolv.conf, read again when it has changed (resolv.conf(5))."""
-
-    def __init__(self, path: str = "/etc/resolv.conf") -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._servers: list[str] = []
-
-    def __call__(self) -> list[str]:
-        try:
-            st = os.stat(self._path)
-            seen = (st.st_ino, st.st_mtime_ns, st.st_size)
-            if seen != self._seen:
-                text = read_bytes(self._path, 1 << 20).decode("utf-8", "replace")
-                self._servers = parse_servers(text)
-                self._seen = seen
-        except OSError:
-            self._seen, self._servers = None, []
-        # Without any, the resolver is on the machine itself (resolv.conf(5)).
-        return list(self._servers) or ["127.0.0.1"]
-
-
-def parse_servers(text: str) -> list[str]:
-    found = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver" \
-                and address.parse(words[1].partition("%")[0]) is not None:
-            found.append(words[1])
-    return found[:3]        # MAXNS

@@ -34,7 +34,7 @@ RESTARTS = 5        # in a minute
 
 class Uplink:
     def __init__(self, loop: Loop, device: int, control: str, *, mtu: int, ipv6: bool,
-                 inside: Sequence[str]) -> None:
+                 inside: Sequence[str], rules: Sequence[str], deny: bool) -> None:
         """`device`: of slirp.device.open_tun; ours from now on. `control`: path of a socket in a
         directory that only the user can enter. `inside`: subnets of this and
         all other networks that are up: no address of theirs is ever looked for outside."""
@@ -44,6 +44,8 @@ class Uplink:
         self.mtu = mtu
         self.ipv6 = ipv6
         self.inside = inside
+        self.rules = rules
+        self.deny = deny
         self.forwards: dict[Forward, int] = {}
         self.ends: list[float] = []
         self.pid = self.pidfd = self.tie = -1
@@ -103,7 +105,8 @@ class Uplink:
         v6 = self.ipv6
         options = Options(mtu=self.mtu, ipv6=v6, dns4=DNS4, dns6=DNS6 if v6 else None,
                           host4=HOST4, host6=HOST6 if v6 else None, gateway4=GATEWAY4,
-                          gateway6=GATEWAY6 if v6 else None, inside=tuple(self.inside))
+                          gateway6=GATEWAY6 if v6 else None, inside=tuple(self.inside),
+                          rules=tuple(self.rules), deny=self.deny)
         try:
             process.run(options, device=self.device, control=control.detach(), until=until)
         except (SlirpError, OSError) as e:
@@ -145,6 +148,11 @@ class Uplink:
             except HostError as e:
                 os.write(2, f"uplink: {e.message}\n".encode())
 
+    def log(self, since: int) -> list[dict[str, Any]]:
+        """What was dialled after the entry of a number: see slirp/journal.py. Raises HostError."""
+        found: list[dict[str, Any]] = self._ask("log", {"since": since})["return"]["entries"]
+        return found
+
     def _add(self, forward: Forward) -> tuple[int, int]:
         proto, ip, port, to, to_port = forward
         answer = self._ask("add_hostfwd", {
@@ -160,7 +168,7 @@ class Uplink:
         from rootless import jsontext
 
         if self.pid < 0:
-            raise HostError("cannot publish a port: the network's uplink does not run")
+            raise HostError("cannot reach the network's uplink: it does not run")
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO,

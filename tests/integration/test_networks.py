@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -315,6 +316,62 @@ def test_the_network_of_a_container_is_shared(box: Box) -> None:
     box.cli.ok("rm", "stopped")
 
 
+def test_what_may_be_reached_outside_and_what_was_is_told(box: Box) -> None:
+    cli = box.cli
+    with Server("0.0.0.0") as open_, Server("0.0.0.0") as shut, network(
+            cli, "net-g", "--egress", f"allow {HOST4} {open_.port} tcp", "--egress-default", "deny"
+            ), box.running("--network", "net-g") as name:
+        told = cli.ok("exec", name, "sh", "-c",
+                      f"nc -w 20 {HOST4} {open_.port} </dev/null; "
+                      f"nc -w 20 {HOST4} {shut.port} </dev/null 2>&1; true").text
+        assert told.splitlines()[0] == "from the world"
+        assert told.count("from the world") == 1
+        eventually(lambda: len(cli.ok("network", "log", "net-g").text.splitlines()) == 2,
+                   "both are in the log")
+        log = [json.loads(line) for line in cli.ok("network", "log", "--format", "json", "net-g")
+               .text.splitlines()]
+        assert {(e["what"], e["container"], e["to"]) for e in log} == {
+            ("closed", name, f"{HOST4}:{open_.port}"), ("denied", name, f"{HOST4}:{shut.port}")}
+        with box.cli.popen("network", "log", "-f", "net-g", stdout=subprocess.PIPE) as follower:
+            assert follower.stdout is not None
+            for _ in range(2):
+                follower.stdout.readline()
+            cli.ok("exec", name, "nc", "-w", "20", HOST4, str(open_.port), stdin=b"")
+            assert f"{name} -> {HOST4}:{open_.port}".encode() in follower.stdout.readline()
+            follower.kill()
+        told = cli.ok("network", "inspect", "net-g").json[0]["Egress"]
+        assert told == {"Rules": [f"allow {HOST4} {open_.port} tcp"], "Default": "deny"}
+
+
+ANSWER = r"""
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("0.0.0.0", 53))
+while True:
+    data, who = sock.recvfrom(1000)
+    question = data[12:data.index(b"\0", 12) + 5]
+    found = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\xc0\0\2\x63"
+    kind = question[-3]
+    sock.sendto(data[:2] + b"\x81\x80\0\1\0" + (b"\1" if kind == 1 else b"\0")
+                + bytes(4) + question + (found if kind == 1 else b""), who)
+"""
+
+
+def test_a_name_server_of_ones_own_may_be_a_container(box: Box) -> None:
+    with network(box.cli, "net-v", "--subnet", "10.71.0.0/24"):
+        box.cli.ok("run", "-d", "--name", "answers", "--network", "net-v", "--ip", "10.71.0.53",
+                   "host", "python3", "-c", ANSWER)
+        try:
+            with box.running("--network", "net-v", "--dns", "10.71.0.53") as name:
+                def answered(word: str, wanted: str) -> bool:
+                    told = box.cli("exec", name, "busybox", "nslookup", word).text
+                    return f"Address: {wanted}" in told
+                eventually(lambda: answered("any.example", "192.0.2.99"), "the name is answered")
+                assert answered("answers", "10.71.0.53")
+        finally:
+            box.cli.ok("rm", "-f", "answers")
+
+
 # ---- addresses ---------------------------------------------------------------------------------
 
 def test_an_address_and_a_mac_that_are_asked_for(box: Box) -> None:
@@ -397,6 +454,10 @@ def test_network_ls_as_docker(cli: Cli) -> None:
     (("rm", "bridge"), "always there"), (("rm", "host"), "always there"),
     (("rm", "nosuch"), "no such network"), (("ls", "--filter", "colour=blue"), "colour"),
     (("prune",), "--force"), (("prune", "-f", "--filter", "x"), "filter"),
+    (("create", "--egress", "x", "x"), "egress rule"),
+    (("create", "--egress-default", "perhaps", "x"), "allow or deny"),
+    (("create", "--egress", "deny any", "--internal", "x"), "internal"),
+    (("log", "nosuch"), "no such network"),
     (("connect", "nosuch", "nobody"), "no such container"),
     (("disconnect", "bridge", "nobody"), "no such container")])
 def test_what_cannot_be_is_told_in_one_line(cli: Cli, tiny: str, words: tuple[str, ...],

@@ -23,6 +23,9 @@ def test_a_network_is_read_as_it_was_made(paths: Paths) -> None:
     made = networks.create(paths, "web", subnets=[("10.50.0.0/24", "10.50.0.9", "10.50.0.128/25"),
                                                   ("fd50::/64", "", "")], internal=True,
                            labels={"a": "b"}, options={"mtu": "1400"})
+    strict = networks.create(paths, "strict", egress=("allow a.example 80 tcp",), deny=True)
+    assert networks.load(paths, "strict") == strict
+    assert (strict.egress, strict.deny) == (("allow a.example 80 tcp",), True)
     assert networks.load(paths, "web") == made
     assert networks.find(paths, made.id[:5]) == made
     assert [r.plain() for r in made.ranges] == [

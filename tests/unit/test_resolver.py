@@ -7,7 +7,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from rootless.network import dns, resolver
 from rootless.network.loop import Loop
+from rootless.network.ways import Direct
 
 WEB = bytes((10, 88, 0, 2))
 WEB6 = bytes.fromhex("fd000000000000000000000000000002")
@@ -173,7 +173,7 @@ class Served:
             lambda who, name: [WEB, WEB6] if name == "web" else None,
             lambda who, a: "web.net" if a == WEB else "" if a[:2] == WEB[:2] else None,
             lambda who: self.servers)
-        self.resolver = resolver.Resolver(self.loop, answers, [udp], [tcp], port)
+        self.resolver = resolver.Resolver(self.loop, answers, [udp], [tcp], Direct(port))
         self.running = True
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
@@ -279,7 +279,7 @@ def test_nonsense_does_not_end_the_server(data: bytes) -> None:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
     answers = resolver.Answers(lambda w, n: None, lambda w, a: None, lambda w: [])
-    server = resolver.Resolver(loop, answers, [udp], [])
+    server = resolver.Resolver(loop, answers, [udp], [], Direct())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(udp.getsockname())
         sock.send(data)
@@ -288,14 +288,3 @@ def test_nonsense_does_not_end_the_server(data: bytes) -> None:
         sock.settimeout(5)
         assert read(sock.recv(4096))[0] == dns.NXDOMAIN
     server.close()
-
-
-def test_the_hosts_servers_follow_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "resolv.conf"
-    servers = resolver.HostResolvers(str(path))
-    assert servers() == ["127.0.0.1"]
-    path.write_text("# x\nnameserver 192.0.2.1\nsearch a\nnameserver nonsense\n"
-                    "nameserver fe80::1%lo\n nameserver 192.0.2.2 \nnameserver 192.0.2.3\n")
-    assert servers() == ["192.0.2.1", "fe80::1%lo", "192.0.2.2"]
-    path.write_text("nameserver 192.0.2.77\n")
-    assert servers() == ["192.0.2.77"]

@@ -390,6 +390,8 @@ def _content(fd: int, buffer: bytearray) -> bytes:
         view = memoryview(buffer)
         while count := os.readv(fd, [buffer]):
             one.update(view[:count])
+            if count < _READ:
+                break
         for name in sorted(os.listxattr(fd)):
             if name == "security.capability" or name.startswith("user."):
                 one.update(_field(b"attribute", name) + os.getxattr(fd, name))

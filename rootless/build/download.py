@@ -40,16 +40,23 @@ def download(address: str, wish: Add, place: str) -> Fetched:
             raise BuildError(f"{where}: cannot add {address}: the address names no file",
                              hint="give the destination a file name")
         name = "file"
-    found = fetch(address, f"{place}/file", f"{where}: cannot add {address}")
-    if wish.checksum and wish.checksum != found.digest:
-        os.close(found.fd)
-        raise BuildError(f"{where}: cannot add {address}: its digest is {found.digest}, not "
-                         f"{wish.checksum}")
-    return Fetched(found.fd, name, found.digest)
+    fd = os.open(f"{place}/file", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    done = False
+    try:
+        digest = fetch(address, fd, f"{where}: cannot add {address}")
+        if wish.checksum and wish.checksum != digest:
+            raise BuildError(f"{where}: cannot add {address}: its digest is {digest}, not "
+                             f"{wish.checksum}")
+        done = True
+    finally:
+        if not done:
+            os.close(fd)
+    return Fetched(fd, name, digest)
 
 
-def fetch(address: str, path: str, complaint: str) -> Fetched:
-    """To a new file. Raises BuildError, whose message begins with `complaint`."""
+def fetch(address: str, fd: int, complaint: str) -> str:
+    """Into an empty file, which is at its start again; its digest. Raises BuildError, whose
+    message begins with `complaint`."""
     import hashlib
 
     import urllib3
@@ -58,8 +65,6 @@ def fetch(address: str, path: str, complaint: str) -> Fetched:
         raise BuildError(f"{complaint}: files are fetched over http and https, and repositories "
                          "of git", hint="the address of a repository ends in .git")
     found = hashlib.sha256()
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    done = False
     try:
         with urllib3.PoolManager(timeout=_SECONDS, retries=3).request(
                 "GET", address, preload_content=False) as answer:
@@ -72,15 +77,25 @@ def fetch(address: str, path: str, complaint: str) -> Fetched:
         seconds = _seconds(changed)
         os.utime(fd, (seconds, seconds))
         os.lseek(fd, 0, os.SEEK_SET)
-        done = True
     except urllib3.exceptions.HTTPError as e:
         raise BuildError(f"{complaint}: {reason(e)}") from None
     except OSError as e:
         raise BuildError(f"{complaint}: {os_reason(e)}") from None
+    return "sha256:" + found.hexdigest()
+
+
+def text(address: str, directory: str, most: int) -> bytes:
+    """A Dockerfile, by way of a nameless file in `directory`. Raises BuildError."""
+    complaint = f"cannot fetch {address}"
+    fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fetch(address, fd, complaint)
+        if os.fstat(fd).st_size > most:
+            raise BuildError(f"{complaint}: it is larger than {most >> 20} MiB")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
     finally:
-        if not done:
-            os.close(fd)
-    return Fetched(fd, os.path.basename(path), "sha256:" + found.hexdigest())
+        os.close(fd)
 
 
 def _seconds(text: str | None) -> float:

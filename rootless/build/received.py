@@ -47,19 +47,19 @@ class Received:
             if isinstance(source, int):
                 _receive(paths, self._userns, source, self.path)
             else:
-                self.path = self._fetch(paths, self._workspace, source)
+                self.path = self._fetch(paths, source)
             done = True
         finally:
             if not done:
                 self.close()
 
-    def _fetch(self, paths: Paths, workspace: Workspace, address: str) -> str:
+    def _fetch(self, paths: Paths, address: str) -> str:
         repository = git.parse(address)
         if repository:
             return git.fetch(repository, self.path).path
-        fd = download.fetch(address, f"{workspace.fresh()}/context",
-                            f"cannot fetch the context {address}").fd
+        fd = os.open(paths.tmp, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
+            download.fetch(address, fd, f"cannot fetch the context {address}")
             _receive(paths, self._userns, fd, self.path)
         finally:
             os.close(fd)

@@ -170,5 +170,7 @@ def test_an_address_is_a_context(fresh: Cli, tmp_path: Path) -> None:
         assert names(fresh, "made") == ["b"]
         fresh.ok("build", "-t", "made", f"{address}/Dockerfile")
         assert names(fresh, "made") == ["only"]
+        fresh.ok("build", "-t", "other", "-f", f"{address}/Dockerfile", str(tmp_path))
+        assert names(fresh, "other") == ["only"]
         fresh.fails(1, "build", f"{address}/nothing", says="the server answered 404")
         server.shutdown()

@@ -82,7 +82,8 @@ GROUPS = {
     "image": ("Manage images", {
         "build": "build", "pull": "pull", "push": "push", "ls": "images", "list": "images",
         "rm": "rmi", "tag": "tag", "load": "load", "save": "save", "import": "import",
-        "history": "history", "untag": "untag", "search": "search",
+        "history": "history", "untag": "untag", "search": "search", "remove": "rmi",
+        "umount": "image unmount",
     }),
     "builder": ("Manage the cache of builds", {"build": "build"}),
     "manifest": ("Manage lists of images for several platforms", {}),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import builds, networks
+from tests.bench import builds, files, networks
 from tests.bench.engines import Engine
 from tests.integration.support import leftovers, registry
 
@@ -204,6 +204,10 @@ CASES = {
     "push": Case("push, one layer of 100 MB", 0.4, push, 5, "big"),
     "push-12": Case("push, 12 layers of 20 MB", 0.4, push, 5, "twelve"),
     "images": Case("images of 200 names", 1.0, images_of_200, 11),
+    "cp-in": Case("cp of 500 MB in", 1.0, files.cp_in, 5),
+    "cp-out": Case("cp of 500 MB out", 1.0, files.cp_out, 5),
+    "cp-tree": Case("cp of 5,000 files in", 1.0, files.cp_tree, 5),
+    "volume": Case("run with a new volume", 0.5, files.volume, 9),
     "save": Case("save and load, 100 MB", 0.6, save_load, 5, "big"),
     "build": Case("build of 10 steps", 0.4, builds.ten_steps, 5),
     "build-cached": Case("the same, cached", 0.6, builds.ten_cached, 9),

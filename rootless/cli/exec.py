@@ -59,7 +59,7 @@ def run(options: Options) -> int:
         made["seccomp"] = b""
     words = " ".join(args)
     container.event(f"exec_create: {words}")
-    running = entering.start(container, made, plan.namespaces(config), tty=tty, stdin=stdin,
+    running = entering.start(container, made, plan.to_join(config), tty=tty, stdin=stdin,
                              detach=detach)
     container.event(f"exec_start: {words}")
     if detach:

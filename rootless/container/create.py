@@ -139,7 +139,7 @@ def _shared(paths: Paths, wanted: Wanted) -> tuple[str, str, str] | None:
     own = any(n["type"] == "user" for n in config["linux"]["namespaces"])
     if wanted.hostname:
         raise UsageError("cannot have a host name of its own with --network container")
-    return other.dir, config["hostname"], "user" if own else ""
+    return other.dir, config["hostname"], "user" if own else "network"
 
 
 def lay_out(directory: str, userns: Userns, wanted: Wanted, config: dict[str, Any]) -> None:

@@ -183,7 +183,7 @@ def probe(plan: dict[str, Any]) -> NoReturn:
             made = planning.process(
                 dict(config["process"], args=plan["health"]["test"]), config["annotations"],
                 seccomp_program(container, config, userns), userns, None, first=False, dies=True)
-            running = entering.start(container, made, planning.namespaces(config), tty=False,
+            running = entering.start(container, made, planning.to_join(config), tty=False,
                                      stdin=False, detach=False)
             code = pump.pump(running, stdin=False) & 0xFF
     except RootlessError as e:

@@ -60,7 +60,7 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
 
     `host`: facts of the machine: `nodename`, `cgroup2` (bool), `devices` (for --privileged);
     and `shared`, of the container whose network is shared: its directory, its host name, and
-    "user" where it has a user namespace of its own.
+    "user" where it has a user namespace of its own, else "network".
     """
     host_net = wanted.network == "host"
     hostname = wanted.hostname or (host["nodename"] if host_net else host["shared"][1]

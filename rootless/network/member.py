@@ -69,9 +69,12 @@ class Held:
 class Joined:
     """A container's place on one network."""
 
-    def __init__(self, gateway: Gateway, device: str, mac: bytes, mine: list[bytes]) -> None:
+    def __init__(self, gateway: Gateway, device: str, port: str, mac: bytes,
+                 mine: list[bytes]) -> None:
+        """`port`: the bridge's end of its device, out of the container's reach."""
         self.gateway = gateway
         self.device = device
+        self.port = port
         self.mac = mac
         self.mine = mine
         self.names: frozenset[str] = frozenset()        # by which the others find it
@@ -135,11 +138,12 @@ class Member:
             if found is not None:
                 subnets.append((a, found.subnet))
         try:
-            gateway.join(self.link, f"eth{number}", f"{self.id[:11]}.{number}", raw, subnets)
+            port = f"{self.id[:11]}.{number}"
+            gateway.join(self.link, f"eth{number}", port, raw, subnets)
         except OSError as e:
             raise HostError(f"cannot connect container {self.name} to network {network.name}: "
                             f"{e.filename}: {os_reason(e)}") from None
-        self.joined[network.name] = Joined(gateway, f"eth{number}", raw, mine)
+        self.joined[network.name] = Joined(gateway, f"eth{number}", port, raw, mine)
         self.be_named()
 
     def be_named(self) -> None:
@@ -157,10 +161,12 @@ class Member:
             self._delete(gone)
 
     def _delete(self, gone: Joined) -> None:
+        """By the bridge's end: root inside may have given the other another name."""
+        bridge = gone.gateway.netlink
         try:
-            self.link.do(netlink.delete_link(self.link.index(gone.device)))
+            bridge.do(netlink.delete_link(bridge.index(gone.port)))
         except OSError:
-            pass        # whoever is root inside has done it already
+            pass        # or has deleted it
 
     def leave_all(self) -> None:
         """At the container's end. Its devices are left to the kernel, which takes them with the
@@ -188,10 +194,15 @@ class Member:
         self.door = door
         if door is None:
             return
-        here = self.link.index(door.device)
-        self.link.do(*(netlink.new_default_route(here, r.gateway)
-                       for r in door.gateway.network.ranges
-                       if any(len(a) == len(r.gateway) for a in door.mine)))
+        try:
+            here = self.link.index(door.device)
+            self.link.do(*(netlink.new_default_route(here, r.gateway)
+                           for r in door.gateway.network.ranges
+                           if any(len(a) == len(r.gateway) for a in door.mine)))
+        except OSError as e:
+            raise HostError(f"cannot lead container {self.name} outside by network "
+                            f"{door.gateway.network.name}: {e.filename}: {os_reason(e)}"
+                            ) from None
 
     def addresses(self) -> list[str]:
         return [address.show(a) for j in self.joined.values() for a in j.mine]

@@ -85,6 +85,13 @@ def namespaces(config: Config) -> int:
     return flags
 
 
+def to_join(config: Config) -> int:
+    """CLONE_NEW* of what a further process of the container joins: its own namespaces, and the
+    network that it shares with another container. The machine's network it is in already."""
+    shared = linux.CLONE_NEWNET if config["annotations"].get("org.rootless.shared") else 0
+    return namespaces(config) | shared
+
+
 def identity_map(userns: Userns, user: str, kind: str) -> str:
     """Every id of the user's namespace as itself.
 

@@ -308,6 +308,13 @@ def test_the_network_of_a_container_is_shared(box: Box) -> None:
                       "(nc -l -p 80 -e echo served &); sleep 0.2; nc 127.0.0.1 80 </dev/null",
                       "--network", f"container:{name}")
         assert told.split() == ["1", box.cli.ok("exec", name, "hostname").text, "served"]
+        for userns in ("private", "host"):
+            with box.running("--userns", userns) as one, \
+                    box.running("--network", f"container:{one}") as two:
+                # What joins later is in the same network, not in the machine's.
+                inside = {box.cli.ok("exec", c, "readlink", "/proc/self/ns/net").text
+                          for c in (one, two)}
+                assert len(inside) == 1 and os.readlink("/proc/self/ns/net") not in inside
         box.refuses("--network", f"container:{name}", "--hostname", "x", says="host name")
         box.refuses("--network", f"container:{name}", "-p", "80", says="publish")
     box.refuses("--network", f"container:{name}", says="no such container")
@@ -499,6 +506,31 @@ def test_a_running_container_joins_and_leaves(box: Box) -> None:
         cli.ok("stop", "-t", "0", name)
         cli.ok("start", name)
         assert place(cli, name, "net-j")["IPAddress"] == "10.74.0.50"
+
+
+def test_root_inside_cannot_keep_what_is_taken_away(box: Box) -> None:
+    with network(box.cli, "net-h"), \
+            box.running("--network", "net-h", "--cap-add", "NET_ADMIN") as name:
+        box.cli.ok("exec", name, "sh", "-c", "ip link set eth0 down; ip link set eth0 name mine")
+        box.cli.ok("network", "disconnect", "net-h", name)
+        assert box.cli.ok("exec", name, "ls", "/sys/class/net").text == "lo"
+
+
+def test_containers_of_two_user_namespaces_are_on_one_network(box: Box) -> None:
+    """What keeps the user namespace ends after a while; the next command makes another."""
+    with network(box.cli, "net-u"), box.running("--network", "net-u") as one:
+        keeper = int((box.cli.runtime / "rootless/keeper").read_text().split()[0])
+        os.kill(keeper, signal.SIGKILL)
+        eventually(lambda: not leftovers.alive(keeper), "the user namespace's keeper has ended")
+        with box.running("--network", "net-u") as two:
+            spaces = {os.stat(f"/proc/{pid}/ns/user").st_ino for pid in (
+                int(box.cli.ok("inspect", "--format", "{{.State.Pid}}", c).text)
+                for c in (one, two))}
+            assert len(spaces) == 2
+            assert box.cli.ok("exec", two, "ping", "-c", "1", "-W", "5", one).rc == 0
+            assert box.sh("hostname", "--network", f"container:{one}") == box.cli.ok(
+                "exec", one, "hostname").text
+            assert box.cli.ok("network", "disconnect", "net-u", one).rc == 0
 
 
 def test_a_connection_that_cannot_be_leaves_all_as_it_was(box: Box) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from slirp import api, linux, process
 from slirp.device import Device
+from slirp.forward import Forwards
 from slirp.loop import Loop
 from slirp.options import Options
 from slirp.stack import Stack
@@ -126,13 +127,17 @@ class Net:
             for name, kind in (("user", linux.CLONE_NEWUSER), ("net", linux.CLONE_NEWNET)):
                 fd = os.open(f"/proc/{self._holder.pid}/ns/{name}", os.O_RDONLY)
                 linux.setns(fd, kind)
+        control = api.listen(str(self.control)) if self.control else None
         if not self._faults:
-            control = api.listen(str(self.control)).detach() if self.control else -1
-            process.run(self.options, device=self.device, control=control, ready=ready,
-                        until=alive)
+            process.run(self.options, device=self.device, ready=ready, until=alive,
+                        control=control.detach() if control else -1)
             return
+        process.prepare(self.options)
         loop, device = Loop(), Faulty(self.device, self._faults)
-        process.serve(loop, device, Stack(loop, device, self.options), ready=ready)
+        stack = Stack(loop, device, self.options)
+        if control:
+            api.Api(stack, Forwards(stack), control)
+        process.serve(loop, device, stack, ready=ready, until=alive)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Its exit code."""

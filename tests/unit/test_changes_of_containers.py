@@ -22,13 +22,13 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def told(trees: tuple[Path, Path], *stubs: str) -> list[str]:
-    fds = [os.open(t, os.O_RDONLY | os.O_DIRECTORY) for t in trees]
+    upper, lower = (os.open(t, os.O_RDONLY | os.O_DIRECTORY) for t in trees)
     try:
         return [f"{c.kind} {os.fsdecode(c.path)}"
-                for c in changes(*fds, frozenset(map(os.fsencode, stubs)))]
+                for c in changes(upper, lower, frozenset(map(os.fsencode, stubs)))]
     finally:
-        for fd in fds:
-            os.close(fd)
+        os.close(upper)
+        os.close(lower)
 
 
 def whiteout(path: Path) -> None:

@@ -246,9 +246,10 @@ class Connections:
     def _failed(self, code: int, key: bytes, seq: int) -> None:
         """Tell the peer why nobody answers."""
         peer, remote = ends(key)
-        self._stack.journal.add("refused" if code == errno.ECONNREFUSED else "unreachable", "tcp",
-                                peer, remote)
-        if code == errno.ECONNREFUSED:
+        # A reset: it was accepted, and that at once taken back, before we could look.
+        refused = code in (errno.ECONNREFUSED, errno.ECONNRESET)
+        self._stack.journal.add("refused" if refused else "unreachable", "tcp", peer, remote)
+        if refused:
             self._answer(key, RST | ACK, 0, seq + 1)
         elif code in _UNREACHABLE:
             self._stack.unreachable(_UNREACHABLE[code], remote[0], peer[0],

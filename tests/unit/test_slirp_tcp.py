@@ -64,6 +64,18 @@ def test_refused_is_refused(make: Make) -> None:
     assert not inside.stack.tcp.table
 
 
+def test_a_connection_that_is_reset_before_we_look_is_refused(make: Make) -> None:
+    """A kernel would report it open, and then reset; what counts is that the peer does not wait."""
+    inside = make()
+    body = wire.tcp(inside.me, inside.host, PORT, inside.port, ISS, 0, SYN, 65535)
+    inside.put(wire.ip(inside.me, inside.host, wire.TCP, len(body)) + body)
+    early, _ = inside.server.accept()
+    early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    early.close()
+    inside.until(lambda: inside.device.sent, "an answer")
+    assert inside.one().flags & RST
+
+
 class Nowhere(Reach):
     """Every destination is one that the kernel refuses to dial: loopback's broadcast address."""
 

@@ -19,11 +19,11 @@ import hashlib
 import os
 import posixpath
 import stat
-from difflib import get_close_matches
 
 from rootless import linux
 from rootless.build import gomatch
 from rootless.build.ignore import Ignore
+from rootless.build.near import nearest
 from rootless.errors import BuildError, os_reason
 from rootless.record import record
 
@@ -231,9 +231,9 @@ class Tree:
                                token=source,
                                hint=f"line {rule.line} of it says {rule.pattern}")
         head, _, tail = path.rpartition("/")
-        near = get_close_matches(tail, self._names(head), n=1)
+        near = nearest(tail, self._names(head))
         above = "/" * source.startswith("/") + (f"{head}/" if head else "")
-        hint = f"did you mean {above}{near[0]}?" if near else None
+        hint = f"did you mean {above}{near}?" if near else None
         return where.error(f"cannot copy {source}: there is no such thing in {self.name}",
                            token=source, hint=hint)
 

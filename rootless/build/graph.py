@@ -10,7 +10,7 @@ target reaches is looked at: a broken stage that nobody needs does no harm.
 
 from __future__ import annotations
 
-from rootless.build import mounts, scope, typed
+from rootless.build import mounts, near, scope
 from rootless.build.instructions import Copy, Run
 from rootless.errors import BuildError
 from rootless.record import record
@@ -106,7 +106,7 @@ def find_target(dockerfile: Dockerfile, target: str) -> Stage:
     known = [stage.name for stage in stages if stage.name]
     raise BuildError(f"no such stage: {target}: {dockerfile.source.name} has "
                      + (", ".join(known) if known else "no stage with a name"),
-                     hint=typed.near(target.lower(), known))
+                     hint=near.hint(target.lower(), known))
 
 
 def find_stage(dockerfile: Dockerfile, name: str, before: int | None = None) -> int | None:

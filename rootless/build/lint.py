@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from rootless.build import graph, scope, typed, words
+from rootless.build import graph, near, scope, words
 from rootless.build.instructions import (
     Add,
     Arg,
@@ -210,7 +210,7 @@ def _froms(dockerfile: Dockerfile, build_args: Mapping[str, str],
                 continue
             used |= looked_up.used
             for name in sorted(looked_up.unset - declared):
-                hint = typed.near(name, sorted({*top.env, *declared}))
+                hint = near.hint(name, sorted({*top.env, *declared}))
                 yield Warning("UndefinedArgInFrom", start.where,
                               f"FROM argument '{name}' is not declared" + _meant(hint))
         yield from _platform(stage, escape)
@@ -320,7 +320,7 @@ class _Meaning:
         declared = set(here.args)
         for where, name in here.undefined:
             if known and name not in declared:
-                hint = typed.near(name, sorted(before))
+                hint = near.hint(name, sorted(before))
                 meant = hint.replace("mean ", "mean $") if hint else None
                 self._warn("UndefinedVar", where,
                            f"Usage of undefined variable '${name}'" + _meant(meant))

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
 
 from rootless.record import record
@@ -81,11 +80,31 @@ def check(flag: str) -> None:
 
 
 def fields(flag: str) -> list[str]:
-    try:
-        rows = list(csv.reader([flag], strict=True))
-    except csv.Error as e:
-        raise MountError(f"invalid mount {flag}: {e}") from None
-    return rows[0] if rows else []
+    """RFC 4180: "a,b" is one field, and "" in it a quote. Raises MountError."""
+    found: list[str] = []
+    at = 0
+    while True:
+        if flag.startswith('"', at):
+            parts: list[str] = []
+            while flag.startswith('"', at):
+                end = flag.find('"', at + 1)
+                if end < 0:
+                    raise MountError(f"invalid mount {flag}: a quote is never closed")
+                parts.append(flag[at + 1:end])
+                at = end + 1
+            found.append('"'.join(parts))
+            if at < len(flag) and flag[at] != ",":
+                raise MountError(f"invalid mount {flag}: something follows a closing quote")
+        else:
+            end = flag.find(",", at)
+            end = len(flag) if end < 0 else end
+            if '"' in flag[at:end]:
+                raise MountError(f"invalid mount {flag}: a quote within a field")
+            found.append(flag[at:end])
+            at = end
+        if at == len(flag):
+            return found
+        at += 1
 
 
 def parse(flag: str, expand: Callable[[str], str]) -> Mount:

@@ -15,7 +15,7 @@ an ENV says.
 
 from __future__ import annotations
 
-from rootless.build import modes, mounts, ports, typed, words
+from rootless.build import modes, mounts, near, ports, words
 from rootless.build.instructions import (
     Add,
     Arg,
@@ -160,7 +160,7 @@ def resolve_from(start: From, top: Scope) -> From:
                                 token=start.image, hint=f"--build-arg {name}=IMAGE, or a default: "
                                                         f"ARG {name}=IMAGE before the first FROM")
     if start.platform and not platform:
-        hint = typed.near(start.platform.strip("${}"), list(top.env))
+        hint = near.hint(start.platform.strip("${}"), list(top.env))
         raise start.where.error(f"the platform is empty: {start.platform} has no value",
                                 token=start.platform, hint=hint)
     return replace(start, image=image, platform=platform)
@@ -280,7 +280,7 @@ def _run(one: Run, scope: Scope) -> Run:
         try:
             made.append(mounts.parse(flag, lambda text: _word(one.where, text, scope)))
         except mounts.MountError as e:
-            hint = typed.near(e.given, e.known) if e.known else None
+            hint = near.hint(e.given, e.known) if e.known else None
             raise one.where.error(str(e), token=e.given or flag, hint=hint) from None
     return replace(one, mounts=tuple(made))
 

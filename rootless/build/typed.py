@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 
-from rootless.build import modes, mounts
+from rootless.build import modes, mounts, near
 from rootless.build.instructions import (
     Add,
     Arg,
@@ -45,19 +45,11 @@ NETWORKS = ("default", "none", "host")
 SECURITY = ("sandbox", "insecure")
 
 
-def near(given: str, known: tuple[str, ...] | list[str]) -> str | None:
-    """`did you mean X?` where something close is known."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(given, known, n=1)
-    return f"did you mean {close[0]}?" if close else None
-
-
 def instruction(node: Node) -> Instruction | From:
     """Raises DockerfileError."""
     make = _MAKERS.get(node.key)
     if make is None:
-        hint = near(node.word.upper(), [w.upper() for w in _MAKERS])
+        hint = near.hint(node.word.upper(), [w.upper() for w in _MAKERS])
         raise node.where.error(f"unknown instruction: {node.word}", hint=hint, offset=0,
                                token=node.word)
     return make(node)
@@ -83,7 +75,7 @@ class _Flags:
         if value not in known:
             raise self.where.error(f"invalid value for --{name}: {value or 'nothing'}: it is one "
                                    f"of {', '.join(known)}", token=f"--{name}",
-                                   hint=near(value, known))
+                                   hint=near.hint(value, known))
         return value
 
 
@@ -112,7 +104,7 @@ def _flags(node: Node) -> _Flags:
         token = f"--{name}"
         if kind is None:
             raise node.where.error(f"unknown flag: {token}", token=token,
-                                   hint=near(name, tuple(known)))
+                                   hint=near.hint(name, tuple(known)))
         if name in texts:
             raise node.where.error(f"{token} is given twice", token=token,
                                    offset=node.where.text.rfind(token))
@@ -189,7 +181,7 @@ def _run(node: Node) -> Run:
         try:
             mounts.check(flag)
         except mounts.MountError as e:
-            hint = near(e.given, e.known) if e.known else None
+            hint = near.hint(e.given, e.known) if e.known else None
             raise node.where.error(str(e), token=e.given or "--mount", hint=hint) from None
     devices = []
     for flag in flags.lists.get("device", ()):

@@ -13,12 +13,12 @@ import os
 from rootless.errors import StorageError, UsageError, os_reason
 from rootless.image import store
 from rootless.image.decompress import form_of, inflate
-from rootless.image.upload import Blob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.image.upload import Blob
     from rootless.paths import Paths
 
 LEVELS = {"gzip": range(1, 10), "zstd": range(1, 23)}
@@ -71,6 +71,9 @@ def again(paths: Paths, blob: Blob, diff_id: str, form: str, level: int | None) 
     finally:
         os.close(fd)
         writer.abort()
+    # Here, as all of the network comes with it, and a build compresses without.
+    from rootless.image.upload import Blob
+
     return Blob(digest, size, store.blob_path(paths, digest))
 
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from rootless.build import config, graph, lint, nodes, scope, source
 from rootless.build.ignore import Ignore
+from rootless.build.near import nearest
 from rootless.build.nodes import Node
 from rootless.build.parse import Dockerfile, parse, parse_triggers
 from rootless.errors import BuildError, DockerfileError
@@ -200,6 +201,14 @@ def test_a_long_line_is_shown_where_it_matters() -> None:
 def test_what_is_no_text_is_no_dockerfile() -> None:
     with pytest.raises(DockerfileError, match="2: it holds a zero byte"):
         parse(b"FROM scratch\nRUN \0\n")
+
+
+@pytest.mark.parametrize("given, known, word", [
+    ("rnu", ["run", "cmd"], "run"), ("RNU", ["run"], "run"), ("copyy", ["copy"], "copy"),
+    ("a", ["b", "abc"], "b"), ("nothing", ["else"], None), ("same", ["same"], None),
+    ("x" * 5000, ["x" * 5001], None)])
+def test_a_near_word_is_found(given: str, known: list[str], word: str | None) -> None:
+    assert nearest(given, known) == word
 
 
 def test_triggers_name_their_image() -> None:

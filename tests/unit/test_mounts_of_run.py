@@ -36,6 +36,7 @@ def test_a_secret_lies_in_run_secrets_unless_it_is_a_variable_alone() -> None:
 
 def test_a_value_with_a_comma_is_quoted_as_in_csv() -> None:
     assert read('type=bind,"source=a,b",target=/x').source == "a,b"
+    assert read('"source=a""b",target=/x').source == 'a"b'
 
 
 @pytest.mark.parametrize("text, size", [
@@ -55,7 +56,10 @@ def test_sizes(text: str, size: int) -> None:
     ("target", "must be target=VALUE"),
     ("type=secret,id=a,source=b", "the same thing"),
     ("target=/x,required", "only of type secret or ssh"),
-    ('"target=/x', "invalid mount"),
+    ('"target=/x', "never closed"),
+    ('"target=/x"y', "something follows"),
+    ('target=/x"y"', "a quote within"),
+    ("target=/x,", "unexpected key ''"),
 ])
 def test_what_makes_no_sense_is_refused(flag: str, says: str) -> None:
     with pytest.raises(mounts.MountError, match=says):

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     kind = options.value("type") or ""
-    if kind not in ("", "container", "image", "volume"):
+    if kind not in ("", "container", "image", "volume", "network"):
         raise UsageError(f"invalid argument for --type: {kind}",
-                         hint="container, image or volume")
+                         hint="container, image, network or volume")
     return _show(options, kind)
 
 
@@ -64,6 +64,8 @@ def _show(options: Options, kind: str) -> int:
 def _one(paths: Paths, name: str, kind: str) -> dict[str, Any]:
     if kind == "volume":
         return _volume(paths, name)
+    if kind == "network":
+        return _network(paths, name)
     if kind != "image":
         try:
             from rootless.container.describe import describe
@@ -74,16 +76,24 @@ def _one(paths: Paths, name: str, kind: str) -> dict[str, Any]:
                 raise
     image = _image(paths, name)
     if image is None and not kind:
-        try:
-            return _volume(paths, name)
-        except NotFound:
-            raise NotFound(f"no such container, image or volume: {name}",
-                           hint="rootless ps -a and rootless images list what there is") from None
+        for other in (_network, _volume):
+            try:
+                return other(paths, name)
+            except NotFound:
+                continue
+        raise NotFound(f"no such container, image, network or volume: {name}",
+                       hint="rootless ps -a and rootless images list what there is")
     if image is None:
         raise NotFound(f"no such image: {name}", hint="rootless images lists what there is")
     from rootless.image.describe import describe as describe_image
 
     return describe_image(paths, image)
+
+
+def _network(paths: Paths, name: str) -> dict[str, Any]:
+    from rootless.cli.network import described
+
+    return described(paths, name)
 
 
 def _image(paths: Paths, name: str) -> Image | None:
@@ -105,7 +115,8 @@ COMMANDS = {
     "inspect": Command("inspect", "NAME [NAME...]",
                        "Show all that is known of containers or images, as JSON.", run, (
                            _FORMAT,
-                           Option("type", VALUE, "container, image or volume", metavar="TYPE")),
+                           Option("type", VALUE, "container, image, network or volume",
+                                  metavar="TYPE")),
                        least=1),
     "container inspect": Command("container inspect", "CONTAINER [CONTAINER...]",
                                  "Show all that is known of containers, as JSON.", run_container,

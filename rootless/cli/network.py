@@ -143,18 +143,23 @@ def _filter(text: str) -> Callable[[dict[str, Any]], bool]:
     raise UsageError(f"unknown filter: {text}", hint="name, id, driver, scope, type or label")
 
 
+def described(paths: places.Paths, name: str) -> dict[str, Any]:
+    """As docker's `network inspect` shows it. Raises NotFound."""
+    if name in networks.MODES:
+        return describe.predefined(name)
+    return describe.network(networks.find(paths, name), connect.leases(paths))
+
+
 def inspect(options: Options) -> int:
     import json
 
     from rootless.__main__ import tell
 
     paths = places.of_this_user()
-    leases = connect.leases(paths)
     found, worst = [], 0
     for name in options.args:
         try:
-            found.append(describe.predefined(name) if name in networks.MODES
-                         else describe.network(networks.find(paths, name), leases))
+            found.append(described(paths, name))
         except RootlessError as e:
             tell(e)
             worst = 1

@@ -447,7 +447,10 @@ def test_network_ls_as_docker(cli: Cli) -> None:
                                          ["none", "null", "local"]]
     ids = cli.ok("network", "ls", "-q").text.split()
     assert [len(i) for i in ids] == [12] * 3
-    assert cli.ok("network", "inspect", ids[0], "--format", "{{.Name}}").text == "bridge"
+    for words in (("network", "inspect", ids[0]), ("inspect", "bridge"),
+                  ("inspect", "--type", "network", "default")):
+        assert cli.ok(*words, "--format", "{{.Name}}").text == "bridge"
+    cli.fails(1, "inspect", "--type", "network", "nosuch", says="no such network: nosuch")
 
 
 @pytest.mark.parametrize("words, says", [

@@ -158,6 +158,7 @@ def test_daily_verbs_import_nothing_heavy(verb: str) -> None:
         f"m.load({verb!r})\n"
         "print(*sys.modules)").split())
     assert not loaded & HEAVY, f"{verb} imports {', '.join(sorted(loaded & HEAVY))}"
+    assert not [name for name in loaded if name.startswith("rootless.build")]
 
 
 def test_every_verb_has_its_module() -> None:

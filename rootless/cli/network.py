@@ -88,10 +88,9 @@ def _driver_options(texts: list[str]) -> dict[str, str]:
 def ls(options: Options) -> int:
     paths = places.of_this_user()
     tests = [_filter(text) for text in options.list("filter")]
-    rows: list[dict[str, Any]] = []
-    for found in [networks.default(paths) if _has_store(paths) else None, *networks.every(paths)]:
-        if found is not None and all(n["ID"] != found.id for n in rows):
-            rows.append(_row(describe.network(found, {})))
+    paths.ensure()
+    networks.default(paths)
+    rows = [_row(describe.network(found, {})) for found in networks.every(paths)]
     rows += [_row(describe.predefined(mode)) for mode in networks.MODES]
     rows = sorted((r for r in rows if all(test(r) for test in tests)), key=lambda r: str(r["Name"]))
     if not options.flag("no-trunc"):
@@ -109,12 +108,6 @@ def ls(options: Options) -> int:
                        *((r["ID"], r["Name"], r["Driver"], r["Scope"]) for r in rows)])
     sys.stdout.write("".join(line + "\n" for line in lines))
     return 0
-
-
-def _has_store(paths: places.Paths) -> bool:
-    import os
-
-    return os.path.isdir(paths.containers)
 
 
 def _row(plain: dict[str, Any]) -> dict[str, Any]:

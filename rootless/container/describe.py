@@ -98,6 +98,7 @@ def describe(container: Container) -> dict[str, Any]:
             "Hostname": config["hostname"],
             "Domainname": config.get("domainname", ""),
             "User": annotations["org.rootless.user"],
+            "ExposedPorts": networking.exposed(data["ports"], wish),
             "Tty": data["tty"],
             "OpenStdin": data["stdin"],
             "Env": proc["env"],

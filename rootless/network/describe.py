@@ -118,6 +118,13 @@ def resolution(wish: Plain) -> Plain:
             "Links": [f"{other}:{alias}" for alias, other in wish["links"].items()] or None}
 
 
+def exposed(image: list[str], wish: Plain | None) -> Plain | None:
+    """`Config.ExposedPorts`: what the image names and what is published."""
+    ours = [f"{p[3]}/{p[4]}" for p in wish["ports"]] if wish is not None else []
+    theirs = [text if "/" in text else f"{text}/tcp" for text in image]
+    return {text: {} for text in (*theirs, *ours)} or None
+
+
 def bindings(ports: list[list[Any]]) -> Plain:
     """`HostConfig.PortBindings` of a wish's ports."""
     found: dict[str, list[dict[str, str]]] = {}

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import resource
 import select
 
 from rootless.errors import Conflict, HostError, NotFound, RootlessError, os_reason
@@ -75,6 +76,9 @@ class Keeper:
     # -- the loop ------------------------------------------------------------------------------
 
     def serve(self) -> NoReturn:
+        # A container takes four descriptors.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         while not self.ending:
             if self.members or self.clients:
                 self._idle_since = self.loop.clock()
@@ -356,7 +360,7 @@ class Keeper:
     def _publish_one(self, member: Member, ip: str, choices: range, port: int,
                      proto: str) -> None:
         for host in choices:
-            holder = self._port_holder(ip, host, proto) if host else ""
+            holder = self._port_holder(member, ip, host, proto) if host else ""
             try:
                 if holder:
                     raise Conflict(f"cannot publish port {host}/{proto}: container {holder} "
@@ -367,8 +371,9 @@ class Keeper:
                 if host == choices[-1]:
                     raise
 
-    def _port_holder(self, ip: str, port: int, proto: str) -> str:
-        for name, ports in [*((m.name, m.ports) for m in self.members.values()),
+    def _port_holder(self, member: Member, ip: str, port: int, proto: str) -> str:
+        """Name of the container that has a port of the machine; `member` is about to."""
+        for name, ports in [*((m.name, m.ports) for m in (member, *self.members.values())),
                             *((h.name, h.ports) for h in self._living())]:
             for other, number, _, kind in ports:
                 overlap = ip == other or ((":" in ip) == (":" in other)

@@ -238,6 +238,8 @@ def test_inspect_tells_what_was_asked_of_networks(box: Box) -> None:
                                          name).text)
         assert settings["Ports"] == {"80/tcp": [
             {"HostIp": "127.0.0.1", "HostPort": str(published(box.cli, name))}]}
+        exposed = json.loads(box.cli.ok("inspect", "--format", "{{json .Config}}", name).text)
+        assert exposed["ExposedPorts"] == {"80/tcp": {}}
         assert settings["IPAddress"] == settings["Networks"]["bridge"]["IPAddress"] != ""
 
 
@@ -612,6 +614,8 @@ def test_ports_are_chosen_from_a_range_and_conflicts_name_the_holder(box: Box) -
         assert a != b and {a, b} <= set(range(low, low + 31))
         box.refuses("-p", f"{a}:80", says=one)
         box.refuses("-p", f"127.0.0.1:{b}:80", says=two)
+        box.refuses("--name", "itself", "-p", "127.0.0.1::80", "-p", f"{low + 40}:80", "-p",
+                    f"{low + 40}:81", says="container itself has it")
         with box.running("-p", f"{a}:80/udp"):
             pass        # another protocol, another port
     with box.running("-p", f"{a}:80"):
@@ -698,6 +702,20 @@ def test_without_a_network_published_ports_are_said_to_be_discarded(box: Box) ->
         for name in ("none", "host", "net-d"):
             result = box("-p", "8080:80", "--network", name)
             assert result.rc == 0 and "discarded" in result.error
+
+
+def test_all_that_the_image_exposes_is_published(cli: Cli, box: Box, tmp_path: Path) -> None:
+    cli.ok("create", "--name", "bare", box.image)
+    cli.ok("export", "-o", str(tmp_path / "bare.tar"), "bare")
+    cli.ok("import", "-c", "EXPOSE 80 53/udp", str(tmp_path / "bare.tar"), "exposing")
+    try:
+        with Box(cli, "exposing").running("-P", "-p", "81", then=("sleep", "1000")) as name:
+            told = cli.ok("port", name).text.splitlines()
+            assert sorted(line.split(" -> ")[0] for line in told) == ["53/udp", "80/tcp", "81/tcp"]
+            assert len({line.rpartition(":")[2] for line in told}) == 3
+    finally:
+        cli.ok("rm", "bare")
+        cli.ok("rmi", "exposing")
 
 
 # ---- the keeper --------------------------------------------------------------------------------

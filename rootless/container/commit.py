@@ -2,8 +2,8 @@
 
 One walk over the upper directory becomes the tar of a layer, which is hashed, compressed and kept
 as a blob as it passes; the layers below are only looked into where something was touched. The
-layer is unpacked when a container first needs it. The container goes on meanwhile, paused where
-its cgroup can be frozen, so that the files fit each other.
+blob is unpacked like any other, as the container goes on in the directory it came from. It is
+paused meanwhile where its cgroup can be frozen, so that the files fit each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rootless.container import changes
 from rootless.container.copying import READ, Gathered
 from rootless.errors import NotFound, StorageError, UsageError
 from rootless.image import changes as instructions
-from rootless.image import compress, store
+from rootless.image import compress, gc, store
 from rootless.image.archive import Blob, put_manifest
 from rootless.image.compress import form_of_blob
 from rootless.image.pax import Writer
@@ -55,15 +55,23 @@ def commit(container: Container, userns: Userns, wish: Wish) -> Image:
     settings = config_of(container)
     for line in wish.lines:
         instructions.apply(settings, line)
-    with store.hold(paths):
-        base = _base(paths, container)
-        layer = _layer(container, userns, layers)
-        config = _whole(container, base, settings, wish, layer)
-        below = [Blob(b["digest"], b["size"], form_of_blob(store.blob_path(paths, b["digest"])))
-                 for b in base.manifest["layers"]]
-        blobs = [*below, layer[1]] if layer is not None else below
-        entry = put_manifest(paths, jsontext.dumps(config).encode(), blobs)
-        return store.publish(paths, wish.name, entry)
+    made = False
+    try:
+        with store.hold(paths):
+            base = _base(paths, container)
+            layer = _layer(container, userns, layers)
+            config = _whole(container, base, settings, wish, layer)
+            below = [Blob(b["digest"], b["size"], form_of_blob(store.blob_path(paths, b["digest"])))
+                     for b in base.manifest["layers"]]
+            blobs = [*below, layer[1]] if layer is not None else below
+            entry = put_manifest(paths, jsontext.dumps(config).encode(), blobs)
+            store.ensure_layers(paths, userns, store.load(paths, entry))
+            image = store.publish(paths, wish.name, entry)
+            made = True
+            return image
+    finally:
+        if not made:
+            gc.sweep(paths, patience=0)     # blobs that nothing names
 
 
 def _base(paths: Paths, container: Container) -> Image:

@@ -13,7 +13,7 @@ import socket
 import struct
 from socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM
 
-from slirp.loop import EVERY
+from slirp.loop import COMING, EVERY
 from slirp.tcp import (
     CLOSED,
     CONNECTING,
@@ -52,6 +52,7 @@ IDLE, DEAD = 300.0, 480.0
 _head = struct.Struct("!HHIIHH").unpack_from
 _RESET = struct.pack("ii", 1, 0)        # SO_LINGER: close(2) sends a RST
 
+_HERE = ("127.0.0.1", "::1")
 _STREAM = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC
 # What the peer is told: by ICMP, or by silence where its next try may succeed.
 _UNREACHABLE = {errno.ENETUNREACH: "net", errno.EHOSTUNREACH: "host", errno.EINVAL: "host",
@@ -191,9 +192,7 @@ class Connections:
         connection.agree(options)
         connection.snd_wnd = window
         self.table[key] = self._opening[key] = connection
-        self.loop.add(one.fileno(), connection.event, EVERY)
-        if done:
-            self._answered(connection)
+        self._watch(connection, done)
 
     def _dial(self, targets: list[Address]) -> tuple[socket.socket, bool]:
         """A socket on its way to the first of the targets that does not fail at once, or, True,
@@ -208,6 +207,10 @@ class Connections:
                 if outbound:
                     one.bind((outbound, 0))
                 code = one.connect_ex(target)
+                if code == errno.EINPROGRESS and target[0] in _HERE:
+                    # The answer came while the call held the socket: asked again, it says so.
+                    code = one.connect_ex(target)
+                    code = errno.EINPROGRESS if code == errno.EALREADY else code
                 if code not in (0, errno.EINPROGRESS):
                     raise OSError(code, os.strerror(code))
                 return one, not code
@@ -231,11 +234,16 @@ class Connections:
         try:
             connection.readable = connection.hung_up = False
             connection.socket, done = self._dial(connection.targets)
-            self.loop.add(connection.socket.fileno(), connection.event, EVERY)
         except OSError as error:
             self.broken(connection)
             self._failed(error.errno or 0, connection.key, seq)
             return
+        self._watch(connection, done)
+
+    def _watch(self, connection: Connection, done: bool) -> None:
+        """The connection's new socket; `done`: the outside has answered already."""
+        connection.watches_out = not done
+        self.loop.add(connection.socket.fileno(), connection.event, COMING if done else EVERY)
         if done:
             self._answered(connection)
 
@@ -267,7 +275,7 @@ class Connections:
         connection.inbound = connection.sack = True
         connection.rcv_shift, connection.window = SCALE, RECEIVE
         self.table[key] = self._opening[key] = connection
-        self.loop.add(one.fileno(), connection.event, EVERY)
+        self.loop.add(one.fileno(), connection.event, COMING)
         connection.handshake()
         return True
 

@@ -1,8 +1,9 @@
 """Waiting: descriptors by epoll, moments by a heap, one thread.
 
 Handlers are called with epoll's event bits, timers with nothing. Sockets of flows are registered
-edge-triggered, once, for everything (EVERY), so no call is spent on changing one's mind; a handler
-takes events as hints and finds the truth by trying. An event may come too many: a descriptor that
+edge-triggered, for what comes (COMING), and when one blocks for EVERY event from then on, so hardly
+a call is spent on changing one's mind; a handler takes events as hints and finds the truth by
+trying. An event may come too many: a descriptor that
 is closed while its event waits in the batch could lend its number to another. Hence `close`, which
 closes at the end of the turn.
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 IN, OUT, ERR, HUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP
-EVERY = IN | OUT | RDHUP | select.EPOLLET
+COMING = IN | RDHUP | select.EPOLLET
+EVERY = COMING | OUT
 
 # Events taken at once; what is ready beyond comes in the next turn.
 _BATCH = 256

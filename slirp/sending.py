@@ -79,7 +79,7 @@ class Sending:
         fin_out fixed head heard hung_up inbound ip_sum irs iss key late mss owner peer pending
         pending_size ports pseudo_sum rcv_edge rcv_nxt rcv_shift readable recover remote
         resend rto rtt rtt_var sack segments shut snd_nxt snd_shift snd_una snd_wl
-        snd_wnd socket ssthresh state targets timed timed_at waits window
+        snd_wnd socket ssthresh state targets timed timed_at waits watches_out window
         """.split())
 
     def __init__(self, owner: Connections, key: bytes, socket: socket.socket,
@@ -113,7 +113,7 @@ class Sending:
         self.snd_shift = 0
         self.segments: deque[Segment] = deque()
         self.fin_out = self.fin_first = False
-        self.readable = self.hung_up = self.waits = False
+        self.readable = self.hung_up = self.waits = self.watches_out = False
         self.mss = 536
         self.cwnd = 0
         self.ssthresh = MOST

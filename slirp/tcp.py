@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from slirp.loop import ERR, HUP, IN, OUT, RDHUP
+from slirp.loop import ERR, EVERY, HUP, IN, OUT, RDHUP
 from slirp.reassembly import Reassembly
 from slirp.sending import (
     CLOSED,
@@ -232,6 +232,9 @@ class Connection(Sending):
                 return False
         if sent < size:
             rest = size - sent
+            if not self.watches_out:
+                self.watches_out = True
+                self.owner.loop.change(self.socket.fileno(), EVERY)
             if self.owner.room_for(rest):
                 self.pending.append(bytes(data[sent:]))
                 self.pending_size += rest

@@ -154,6 +154,8 @@ class Own(_Sources):
             dest += "/"
         if plain:
             copying.copy(self._tree, plain, dest, owner)
+        elif dest.endswith("/"):
+            copying.make_directories(dest, owner)       # even for a wildcard without a match
         into = dest.endswith("/") or os.path.isdir(dest)
         epoch = self.run.build.options.epoch
         for file in self.wish.files:

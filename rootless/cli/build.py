@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAMES = ("Dockerfile", "Containerfile", "dockerfile")
 
+EPOCH = "SOURCE_DATE_EPOCH"
 _LARGEST = 16 << 20         # of a Dockerfile
 
 _BUILD = (
@@ -180,6 +181,8 @@ def _args(options: Options) -> list[tuple[str, str]]:
             raise UsageError(f"invalid argument for --build-arg: {text}", hint="NAME=VALUE")
         if equals or name in os.environ:
             found.append((name, value if equals else os.environ[name]))
+    if EPOCH in os.environ and EPOCH not in dict(found):
+        found.append((EPOCH, os.environ[EPOCH]))        # as docker hands it on
     return found
 
 
@@ -226,7 +229,7 @@ def _outputs(options: Options) -> tuple[Output, ...]:
 
 
 def _epoch(options: Options) -> int | None:
-    text = options.value("timestamp") or os.environ.get("SOURCE_DATE_EPOCH") or ""
+    text = options.value("timestamp") or dict(_args(options)).get(EPOCH) or ""
     if not text:
         return None
     if not text.isdigit():

@@ -11,6 +11,8 @@ and in ours:
     {"execute": "set_inside", "arguments": {"subnets": ["10.89.0.0/24"]}}   -> {"return": {}}
     {"execute": "info"}                       -> {"return": {"tcp": 3, "udp": 1, "lost": 0}}
     {"execute": "set_rules", "arguments": {"rules": ["allow *.debian.org"], "default": "deny"}}
+    {"execute": "learn", "arguments": {"name": "deb.debian.org", "addresses": ["192.0.2.80"],
+     "ttl": 60}}                              -> {"return": {}}, of another resolver than ours
     {"execute": "log", "arguments": {"since": 0}}   -> {"return": {"entries": [...]}}, `journal.py`
     {"execute": "connections"}                -> {"return": {"entries": [...]}}, those open now
 
@@ -28,7 +30,7 @@ import socket
 from slirp.journal import described
 from slirp.loop import ERR, HUP, IN, OUT
 from slirp.options import SlirpError
-from slirp.reach import show
+from slirp.reach import pack, show
 from slirp.rules import Rules
 
 TYPE_CHECKING = False
@@ -133,6 +135,14 @@ class Api:
         self.stack.set_rules(Rules(lines, allow=default == "allow"))
         return {}
 
+    def learn(self, given: dict[str, Any]) -> dict[str, Any]:
+        addresses = given.get("addresses")
+        if not isinstance(addresses, list) or not all(isinstance(a, str) for a in addresses):
+            raise SlirpError("`addresses` is a list of addresses")
+        self.stack.learned.add(_text(given, "name", None).lower().rstrip("."),
+                               [(pack(address), _number(given, "ttl")) for address in addresses])
+        return {}
+
     def log(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"entries": self.stack.journal.since(_number({"since": 0, **given}, "since"))}
 
@@ -160,7 +170,7 @@ class Api:
 
 _COMMANDS = {command.__name__: command for command in (
     Api.add_hostfwd, Api.list_hostfwd, Api.remove_hostfwd, Api.set_inside, Api.set_rules, Api.info,
-    Api.log, Api.connections)}
+    Api.learn, Api.log, Api.connections)}
 
 
 class _Client:

@@ -126,6 +126,10 @@ class Learned:
             name, addresses = _read(answer)
         except (IndexError, ValueError):
             return
+        self.add(name, addresses)
+
+    def add(self, name: str, addresses: Sequence[tuple[bytes, int]]) -> None:
+        """A name, in small letters, has these addresses for so many seconds."""
         now = self._now()
         for address, ttl in addresses:
             known = self._names.pop(address, {})

@@ -121,3 +121,18 @@ def test_a_service_that_does_not_listen_resets_its_client(net: Net, tmp_path: Pa
     with pytest.raises(AssertionError, match="Reset"):
         ask(net, "tcp", CLIENT[4], HOST[4], port, 7)
     net.ask("remove_hostfwd", id=number)
+
+
+def test_others_are_pinged_where_the_host_allows_it(net: Net) -> None:
+    """Ping sockets are for the groups in a range that is empty in a new namespace."""
+    for version in (4, 6):
+        done = net.exec("ping", "-c1", "-W5", HOST[version])
+        assert done.returncode == 1
+        assert "filtered" in done.stdout or "prohibited" in done.stdout, done.stdout
+    allow = "echo 0 0 > /proc/sys/net/ipv4/ping_group_range"
+    subprocess.run(net.outside("sh", "-c", allow), check=True, timeout=10)
+    for version in (4, 6):
+        for size in ("8", "1400"):
+            done = net.exec("ping", "-c3", "-i0.2", "-W5", "-s", size, HOST[version])
+            assert done.returncode == 0, done.stdout
+            assert "3 received" in done.stdout

@@ -328,6 +328,9 @@ def test_ipv6_by_protocol_or_by_address(control: Control) -> None:
     ("set_rules", {"rules": ["allow"]}, "allow"),
     ("set_rules", {"rules": [], "default": "maybe"}, "default"),
     ("log", {"since": "0"}, "number"),
+    ("learn", {"name": "a.b", "addresses": ["nonsense"], "ttl": 1}, "nonsense"),
+    ("learn", {"name": "a.b", "addresses": ["1.2.3.4"]}, "ttl"),
+    ("learn", {"addresses": [], "ttl": 1}, "name"),
 ])
 def test_a_request_that_makes_no_sense_is_answered(control: Control, execute: str,
                                                    arguments: dict[str, Any], says: str) -> None:
@@ -371,6 +374,10 @@ def test_rules_can_change(control: Control) -> None:
     stack = control.inside.stack
     assert stack.allows("tcp", (pack("192.0.2.7"), 80))
     assert not stack.allows("tcp", (pack("198.51.100.7"), 80))
+    control.ask("set_rules", rules=["allow *.example.org"], default="deny")
+    control.ask("learn", name="A.example.org.", addresses=["198.51.100.7", "2001:db8::7"], ttl=60)
+    assert stack.allows("tcp", (pack("198.51.100.7"), 80))
+    assert stack.allows("tcp", (pack("2001:db8::7"), 80))
     assert control.ask("log") == {"return": {"entries": []}}
     assert control.ask("connections") == {"return": {"entries": []}}
 

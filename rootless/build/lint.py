@@ -7,7 +7,7 @@ warnings fail the build; rules that are experimental are asked for.
     of style        what the text shows: all of the file
     of meaning      what a stage does: only stages that the target needs, as BuildKit has it
 
-InvalidBaseImagePlatform is not here: it needs the image, which a check does not fetch.
+A check fetches nothing: what it says of base images it knows of those that are in the store.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from rootless.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from rootless.build.ignore import Ignore
     from rootless.build.instructions import From, Instruction
@@ -42,11 +43,13 @@ if TYPE_CHECKING:
     from rootless.build.parse import Dockerfile, Stage
     from rootless.build.source import Where
 
+    Document = Mapping[str, Any]
+
 _URL = "https://docs.docker.com/go/dockerfile/rule/"
 
 RULES = ("ConsistentInstructionCasing", "CopyIgnoredFile", "DuplicateStageName",
          "ExposeInvalidFormat", "ExposeProtoCasing", "FromAsCasing",
-         "FromPlatformFlagConstDisallowed", "InvalidDefaultArgInFrom",
+         "FromPlatformFlagConstDisallowed", "InvalidBaseImagePlatform", "InvalidDefaultArgInFrom",
          "InvalidDefinitionDescription", "JSONArgsRecommended", "LegacyKeyValueFormat",
          "MaintainerDeprecated", "MultipleInstructionsDisallowed", "NoEmptyContinuation",
          "RedundantTargetPlatform", "ReservedStageName", "SecretsUsedInArgOrEnv",
@@ -74,18 +77,18 @@ class Warning:
 def check(dockerfile: Dockerfile, *, build_args: Mapping[str, str] | None = None,
           given: Mapping[str, str] | None = None, target: str = "",
           contexts: Sequence[str] = (), ignore: Ignore | None = None,
-          env_of: Callable[[str], Sequence[str] | None] | None = None) -> list[Warning]:
+          image_of: Callable[[str], Document | None] | None = None) -> list[Warning]:
     """In the order of lines. Raises BuildError for what is an error and no warning.
 
-    `given`: see `scope.platform_args`. `env_of`: NAME=VALUE that an image has, None where that is
-    not known; then no variable of its stages can be called undefined.
+    `given`: see `scope.platform_args`. `image_of`: an image's configuration (image-spec,
+    config.md), None where it is not known; then no variable of its stages is called undefined.
     """
     platforms = dict(given if given is not None else scope.platform_args("linux/amd64",
                                                                          "linux/amd64"))
     found = [*_style(dockerfile), *_froms(dockerfile, build_args or {}, platforms)]
     top = scope.top_scope(dockerfile, build_args or {}, platforms)
     plan = graph.plan(dockerfile, top, target, contexts)
-    found += _Meaning(plan, top, ignore, env_of or (lambda name: None)).all()
+    found += _Meaning(plan, top, ignore, image_of or (lambda name: None)).all()
     nodes = {node.where.first: node for node in dockerfile.nodes}
     kept = {(w.where.first, w.rule, w.text): w for w in found
             if not _skipped(w, dockerfile, nodes[w.where.first])}
@@ -249,15 +252,22 @@ def _default_image(start: From, default: Mapping[str, str], escape: str) -> Iter
 
 # ---- meaning ------------------------------------------------------------------------------------
 
+_NOTHING: Document = {"config": {"Env": ["PATH="]}}
+
+
+def _env(image: Document | None) -> list[str]:
+    return list(((image or {}).get("config") or {}).get("Env") or [])
+
+
 class _Meaning:
     """Walks the stages of a plan as a build would."""
 
     def __init__(self, plan: graph.Plan, top: scope.Scope, ignore: Ignore | None,
-                 env_of: Callable[[str], Sequence[str] | None]) -> None:
+                 image_of: Callable[[str], Document | None]) -> None:
         self.plan = plan
         self.top = top
         self.ignore = ignore
-        self.env_of = env_of
+        self.image_of = image_of
         self.found: list[Warning] = []
         self._legacy = {n.where.first for n in plan.dockerfile.nodes if n.legacy}
         self._scopes: dict[int, scope.Scope] = {}
@@ -280,10 +290,12 @@ class _Meaning:
             known = self._known[base]
             shell, workdir = self._shell[base], self._workdir[base]
         else:
-            env = ["PATH="] if base == graph.SCRATCH else self.env_of(base)
-            here = scope.stage_scope(self.top, env or ())
-            known = env is not None
+            image = _NOTHING if base == graph.SCRATCH else self.image_of(base)
+            here = scope.stage_scope(self.top, _env(image))
+            known = image is not None
             shell, workdir = False, False
+            if image is not None and image is not _NOTHING:
+                self._fits(index, base, image)
         self._scopes[index], self._known[index] = here, known
         last: dict[str, Where] = {}
         for one in self.plan.dockerfile.stages[index].instructions:
@@ -312,6 +324,15 @@ class _Meaning:
             if isinstance(made, (Copy, Add)):
                 self._ignored(made)
         self._shell[index], self._workdir[index] = shell, workdir
+
+    def _fits(self, index: int, name: str, image: Document) -> None:
+        start = self.plan.starts[index]
+        wanted = start.platform or self.top.given.get("TARGETPLATFORM", "")
+        actual = f"{image.get('os', '')}/{image.get('architecture', '')}"
+        if actual != "/" and wanted.split("/")[:2] != actual.split("/"):
+            self._warn("InvalidBaseImagePlatform", start.where,
+                       f'Base image {name} was pulled with platform "{actual}", expected '
+                       f'"{wanted}" for current build')
 
     def _resolved(self, one: Instruction, here: scope.Scope, known: bool) -> Instruction:
         before = set(here.env) | set(here.args)

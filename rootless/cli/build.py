@@ -13,6 +13,8 @@ from rootless.files import read_bytes, write_atomic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.build.builder import Options as Wanted
     from rootless.build.ignore import Ignore
     from rootless.build.output import Output
@@ -153,18 +155,18 @@ def _check(paths: Paths, options: Options, dockerfile: Dockerfile, ignore: Ignor
 
     here = str(manifest.parse_platform(""))
 
-    def env_of(name: str) -> list[str] | None:
+    def image_of(name: str) -> dict[str, Any] | None:
         try:
             image = store.find(paths, name)
         except RootlessError:
             return None
-        return None if image is None else list((image.config.get("config") or {}).get("Env") or [])
+        return None if image is None else image.config
 
     found = lint.check(
         dockerfile, build_args=dict(_args(options)), target=options.value("target") or "",
         given=scope.platform_args(options.value("platform") or here, here),
         contexts=[t.partition("=")[0] for t in options.list("build-context")], ignore=ignore,
-        env_of=env_of)
+        image_of=image_of)
     if options.flag("check"):
         sys.stdout.write(lint.render(found))
         return 1 if found else 0

@@ -121,7 +121,8 @@ def test_the_reference_is_kept(case: Case) -> None:
     if case.kind == "checks":
         found = lint.check(parse(case.dockerfile.encode()), build_args=case.args, given=PLATFORMS,
                            ignore=Ignore.parse("*.out"),
-                           env_of=lambda name: None if name == "unknown" else BASE["Env"])
+                           image_of=lambda name: None if name == "unknown" else {
+                               "os": "linux", "architecture": "arm64", "config": BASE})
         assert "\n".join(f"{w.where.first} {w.rule}: {w.text}" for w in found) == case.want
         return
     outcome = Outcome(case.dockerfile, case.args, case.target)

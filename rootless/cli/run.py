@@ -67,6 +67,8 @@ _SHARED = (
            "none, host, or container:NAME", metavar="NETWORK[:OPTIONS]"),
     Option("net", LIST, "Same as --network", metavar="NETWORK"),
     Option("network-alias", LIST, "Another name on the first network", metavar="NAME"),
+    Option("network-rate", VALUE, "What it sends, and receives, in a second: 10mbit/50mbit",
+           metavar="UP[/DOWN]"),
     Option("oom-score-adj", VALUE, "Preference of the host's OOM killer", metavar="NUMBER"),
     Option("platform", VALUE, "Platform of the image, as linux/arm64", metavar="PLATFORM"),
     Option("privileged", FLAG, "All capabilities within the user namespace, nothing masked, "
@@ -247,6 +249,7 @@ def from_options(options: Options) -> Wanted:
         endpoints=joined,
         publish=tuple(p for text in options.list("publish") for p in ports.parse(text)),
         publish_all=options.flag("publish-all"),
+        network_rate=_network_rate(options.value("network-rate"), network),
         links=tuple(_link(text) for text in options.list("link")),
         mounts=_mounts(options),
         volumes_from=tuple(options.list("volumes-from")),
@@ -287,6 +290,17 @@ def _networks(options: Options) -> tuple[str, tuple[endpoints.Endpoint, ...]]:
                              hint=f"publish them when {mode.partition(':')[2]} is made")
         sys.stderr.write(f"rootless: published ports are discarded with --network {mode}\n")
     return mode, found
+
+
+def _network_rate(text: str | None, network: str) -> tuple[int, int]:
+    if text is None:
+        return 0, 0
+    from rootless.network import rate
+
+    if not endpoints.joins(network):
+        raise UsageError(f"cannot use --network-rate with --network {network}: the container has "
+                         "no device of its own", hint="--network bridge")
+    return rate.parse(text)
 
 
 def _link(text: str) -> tuple[str, str]:

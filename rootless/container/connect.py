@@ -82,6 +82,7 @@ def first_wish(directory: str, name: str, wanted: Wanted, config: dict[str, Any]
         "networks": {e.network: e.plain() for e in wanted.endpoints},
         "ports": [p.plain() for p in published],
         "publish_all": wanted.publish_all,
+        "rate": list(wanted.network_rate),
         "links": {alias: other for other, alias in wanted.links},
         "dns": list(wanted.dns),
         "dns_search": list(wanted.dns_search),

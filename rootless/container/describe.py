@@ -61,6 +61,7 @@ def describe(container: Container) -> dict[str, Any]:
                       for m in data["mounts"] if m["type"] in ("bind", "volume")
                       and not m.get("anonymous")],
             "NetworkMode": network,
+            "NetworkRate": dict(zip(("Up", "Down"), (wish or {}).get("rate") or (0, 0))),
             "PortBindings": networking.bindings(wish["ports"]) if wish is not None else {},
             **(networking.resolution(wish) if wish is not None else {}),
             "AutoRemove": data["rm"],

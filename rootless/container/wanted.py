@@ -63,6 +63,7 @@ class Wanted:
     endpoints: tuple[Endpoint, ...] = ()
     publish: tuple[Publish, ...] = ()
     publish_all: bool = False
+    network_rate: tuple[int, int] = (0, 0)      # bytes a second sent and received; 0: any
     links: tuple[tuple[str, str], ...] = ()     # container, alias
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()

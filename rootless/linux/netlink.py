@@ -41,6 +41,7 @@ NLA_F_NESTED = 0x8000
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWQDISC, RTM_GETQDISC = 36, 38
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 
@@ -53,9 +54,14 @@ IFINFO = struct.Struct("=BxHiII")       # struct ifinfomsg: family, type, index,
 IFADDR = struct.Struct("=BBBBI")        # struct ifaddrmsg: family, prefixlen, flags, scope, index
 # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 RTMSG = struct.Struct("=BBBBBBBBI")
+TCMSG = struct.Struct("=BxxxiIII")      # struct tcmsg: family, ifindex, handle, parent, info
+# struct tc_tbf_qopt: rate and peakrate (struct tc_ratespec: cell_log, linklayer, overhead,
+# cell_align, mpu, rate), limit, buffer, mtu
+TBF_PARMS = struct.Struct("=BBHhHIBBHhHIIII")
 _ATTRIBUTE = struct.Struct("=HH")
 
 U8, U16, U32 = struct.Struct("=B"), struct.Struct("=H"), struct.Struct("=I")
+U64 = struct.Struct("=Q")
 TEXT, BYTES = "text", "bytes"
 
 
@@ -82,6 +88,10 @@ ADDRESS: Table = {"address": (1, BYTES), "local": (2, BYTES), "broadcast": (4, B
 # RTA_*
 ROUTE: Table = {"dst": (1, BYTES), "oif": (4, U32), "gateway": (5, BYTES), "priority": (6, U32),
                 "prefsrc": (7, BYTES), "table": (15, U32)}
+# TCA_TBF_*: rate64 and burst, for which the parameters have no room.
+TBF: Table = {"parms": (1, BYTES), "rate64": (4, U64), "burst": (6, U32)}
+# TCA_*: the options' table is the one named by the kind.
+QDISC: Table = {"kind": (1, TEXT), "tbf": (2, TBF)}
 
 
 def pack(table: Table, values: Values) -> bytes:
@@ -231,6 +241,19 @@ def new_default_route(index: int, gateway: bytes = b"", version: int = AF_INET) 
 
 def delete_default_route(index: int, gateway: bytes) -> Message:
     return _route(RTM_DELROUTE, 0, "delete", index, gateway, family(gateway))
+
+
+def new_tbf(index: int, rate: int, burst: int, limit: int) -> Message:
+    """A token bucket for what a link sends. `rate`: bytes a second; `burst` bytes may go at once,
+    `limit` may wait."""
+    TC_LINKLAYER_ETHERNET, TC_H_ROOT = 1, 0xFFFFFFFF
+    parms = TBF_PARMS.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, min(rate, 0xFFFFFFFF),
+                           0, 0, 0, 0, 0, 0, limit, 0, 0)
+    return Message(f"qdisc add dev {index} root tbf rate {rate * 8}bit",
+                   RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE,
+                   TCMSG.pack(AF_UNSPEC, index, 0, TC_H_ROOT, 0)
+                   + pack(QDISC, {"kind": "tbf", "tbf": {"parms": parms, "rate64": rate,
+                                                         "burst": burst}}))
 
 
 def open_socket() -> int:

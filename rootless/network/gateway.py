@@ -16,7 +16,7 @@ import os
 from rootless.errors import HostError, os_reason
 from rootless.linux import netlink
 from rootless.linux.netlink import Netlink
-from rootless.network import address, inside, resolver
+from rootless.network import address, inside, rate, resolver
 from rootless.network.address import Subnet
 from rootless.network.uplink import Uplink
 from rootless.network.ways import PORT, Within
@@ -130,9 +130,10 @@ class Gateway:
         return chosen
 
     def join(self, container: Netlink, device: str, port: str, mac: bytes,
-             mine: list[tuple[bytes, Subnet]]) -> None:
-        """Give a container a device on the bridge. `port`: the bridge's end of it. Raises OSError
-        that names the step; then there is nothing of it left."""
+             mine: list[tuple[bytes, Subnet]], rates: tuple[int, int]) -> None:
+        """Give a container a device on the bridge. `port`: the bridge's end of it. `rates`: bytes a
+        second that it may send and receive, 0 for any. Raises OSError that names the step; then
+        there is nothing of it left."""
         pair = netlink.new_veth(device, mac, self.network.mtu, port, self.namespace)
         try:
             container.do(pair)
@@ -144,9 +145,11 @@ class Gateway:
         here = 0
         try:
             here = container.index(device)
-            self.netlink.do(netlink.set_link(self.netlink.index(port), master=self.bridge,
-                                             up=True))
-            container.do(netlink.set_link(here, up=True),
+            there = self.netlink.index(port)
+            self.netlink.do(*rate.limit(there, rates[1], self.network.mtu),
+                            netlink.set_link(there, master=self.bridge, up=True))
+            container.do(*rate.limit(here, rates[0], self.network.mtu),
+                         netlink.set_link(here, up=True),
                          *(netlink.new_address(here, a, subnet.prefix) for a, subnet in mine))
             done = True
         finally:

@@ -8,7 +8,7 @@ from rootless.errors import HostError, os_reason
 from rootless.files import write_all
 from rootless.linux import netlink
 from rootless.linux.netlink import Netlink
-from rootless.network import address, endpoints, uplink
+from rootless.network import address, endpoints, rate, uplink
 from rootless.network.gateway import Gateway
 from rootless.record import record
 
@@ -139,10 +139,11 @@ class Member:
                 subnets.append((a, found.subnet))
         try:
             port = f"{self.id[:11]}.{number}"
-            gateway.join(self.link, f"eth{number}", port, raw, subnets)
+            up, down = self.wish.get("rate") or (0, 0)
+            gateway.join(self.link, f"eth{number}", port, raw, subnets, (up, down))
         except OSError as e:
             raise HostError(f"cannot connect container {self.name} to network {network.name}: "
-                            f"{e.filename}: {os_reason(e)}") from None
+                            f"{e.filename}: {os_reason(e)}", hint=rate.hint(e)) from None
         self.joined[network.name] = Joined(gateway, f"eth{number}", port, raw, mine)
         self.be_named()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from rootless.linux import netlink as nl
 from rootless.linux.netlink import Framed, Message
@@ -125,6 +126,15 @@ def test_a_default_route_as_another_reads_it() -> None:
     assert into["scope"] == nl.RT_SCOPE_LINK
 
 
+def test_a_token_bucket_as_another_reads_it() -> None:
+    queue = decoded(nl.new_tbf(7, 10**10, 70000, 90000), tcmsg)
+    assert (queue["index"], queue["parent"]) == (7, 0xFFFFFFFF)
+    assert queue.get_attr("TCA_KIND") == "tbf"
+    options = queue.get_attr("TCA_OPTIONS")
+    parms = options.get_attr("TCA_TBF_PARMS")
+    assert (parms["rate"], parms["limit"]) == (0xFFFFFFFF, 90000)
+
+
 # ---- with the kernel ---------------------------------------------------------------------------
 
 PROBE = """
@@ -143,6 +153,10 @@ for wrong in (nl.new_bridge("br7", b"\\x02\\0\\0\\0\\0\\x08", 1400), nl.delete_l
         link.do(wrong)
     except OSError as e:
         print(e.strerror, e.filename)
+link.do(nl.new_tbf(at, 10**7, 70000, 90000))
+queue = next(a for head, a in link.dump(nl.RTM_GETQDISC, nl.TCMSG, nl.QDISC) if head[1] == at)
+parms = nl.TBF_PARMS.unpack(queue["tbf"]["parms"])
+print(queue["kind"], parms[5], parms[12])
 link.do(nl.delete_link(at))
 try:
     link.index("br7")
@@ -157,4 +171,4 @@ def test_the_kernel_does_what_it_is_told_and_its_refusals_name_the_step() -> Non
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "1400 bridge", "['10.9.8.1']", "File exists link add br7 type bridge",
-        "No such device link delete 999", "No such device"]
+        "No such device link delete 999", "tbf 10000000 90000", "No such device"]

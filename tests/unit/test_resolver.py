@@ -131,7 +131,7 @@ class Upstream:
         while self.running:
             try:
                 data, peer = self.udp.recvfrom(4096)
-            except TimeoutError:
+            except socket.timeout:      # TimeoutError itself since Python 3.10
                 continue
             self.asked.append("udp")
             for answer in self.reply(dns.parse(data)):
@@ -142,7 +142,7 @@ class Upstream:
         while self.running:
             try:
                 peer, _ = self.tcp.accept()
-            except TimeoutError:
+            except socket.timeout:      # TimeoutError itself since Python 3.10
                 continue
             self.asked.append("tcp")
             with peer:

@@ -158,7 +158,7 @@ def test_volume_of_a_file_relative_and_missing_sources(box: Box, shared: Path) -
     assert box.sh("ls /v", "-v", "./shared:/v", cwd=shared.parent) == "file"
     assert box.sh("ls /v | wc -l", "-v", f"{shared}/made/here:/v").strip() == "0"
     assert (shared / "made/here").is_dir()
-    box.refuses("-v", "name:/v", says="name")
+    box.refuses("-v", "na/me:/v", says="name")
     box.refuses("-v", f"{shared}:v")
     box.refuses("-v", f"{shared}:/v", "-v", f"{shared}:/v", says="/v")
     box.refuses("-v", f"{shared}:/v:wrong", says="wrong")
@@ -479,6 +479,8 @@ NONSENSE = [
     ("mount", "type=moon,target=/m"), ("name", "-x"), ("name", "a/b"), ("net", "moon"),
     ("oom-score-adj", "1001"), ("oom-score-adj", "1.5"), ("platform", "a/b/c/d"),
     ("privileged", "maybe"), ("pull", "often"), ("read-only", "2"), ("rm", "maybe"),
+    ("secret", ""), ("secret", "ghost"), ("secret", "a,b=c"), ("volumes-from", "ghost"),
+    ("volumes-from", "a:b"),
     ("security-opt", ""), ("security-opt", "seccomp="), ("security-opt", "seccomp=/"),
     ("security-opt", "no-new-privileges=maybe"), ("security-opt", "apparmor=docker-default"),
     ("security-opt", "label=type:x"), ("shm-size", "-1"), ("shm-size", "1x"),

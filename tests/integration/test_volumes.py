@@ -228,7 +228,8 @@ def test_inspect_names_the_volumes_of_a_container(box: Box) -> None:
         assert mounts["/v"]["Type"] == "volume" and mounts["/v"]["Name"] == "shown"
         assert mounts["/v"]["Driver"] == "local" and mounts["/v"]["RW"] is False
         assert mounts["/v"]["Source"].endswith("/volumes/shown/_data")
-        assert "shown:/v:ro" in one["HostConfig"]["Binds"]
+        assert (mounts["/v"]["Mode"], one["Config"]["Volumes"]) == ("ro", {"/w": {}})
+        assert one["HostConfig"]["Binds"] == ["shown:/v:ro"]
         assert box.cli.ok("ps", "--format", "{{.Mounts}}", "-f", f"name={name}").text.startswith(
             "shown,")
         (volume,) = box.cli.ok("inspect", "--type", "volume", "shown").json

@@ -29,8 +29,8 @@ _LARGEST = 16 << 20         # of a Dockerfile
 _BUILD = (
     Option("add-host", LIST, "Add a line to /etc/hosts of RUN", metavar="HOST:IP"),
     Option("build-arg", LIST, "Set an ARG", metavar="NAME[=VALUE]"),
-    Option("build-context", LIST, "A directory that COPY --from can name",
-           metavar="NAME=DIRECTORY"),
+    Option("build-context", LIST, "What FROM and COPY --from can name: a directory, an address, or "
+           "docker-image://IMAGE", metavar="NAME=WHAT"),
     Option("check", FLAG, "Check the Dockerfile, and build nothing"),
     Option("file", VALUE, "The Dockerfile, or its address; - for standard input "
            "(default CONTEXT/Dockerfile)", "f",
@@ -82,7 +82,7 @@ def _build(options: Options) -> int:
     paths = places.of_this_user()
     paths.ensure()
     where = options.args[0]
-    received = None
+    received: list[Received] = []
     try:
         if where == "-" or not os.path.isdir(where):
             from rootless.build.received import Received, is_address
@@ -90,8 +90,14 @@ def _build(options: Options) -> int:
             if where == "-" and options.value("file") == "-":
                 raise UsageError("standard input cannot be both the context and the Dockerfile")
             if where == "-" or is_address(where):
-                received = Received(paths, 0 if where == "-" else where)
-                where = received.path
+                received.append(Received(paths, 0 if where == "-" else where))
+                where = received[-1].path
+        for name, given in wanted.contexts.items():
+            if not given.startswith(("/", "docker-image://")):
+                from rootless.build.received import Received
+
+                received.append(Received(paths, given))
+                wanted.contexts[name] = received[-1].path
         if not os.path.isdir(where):
             raise UsageError(f"cannot use {where} as context: it is no directory",
                              hint="a directory, an address, or - for an archive on standard input")
@@ -108,8 +114,8 @@ def _build(options: Options) -> int:
         if unused:
             sys.stderr.write(f"[Warning] One or more build-args {unused} were not consumed\n")
     finally:
-        if received is not None:
-            received.close()
+        for one in received:
+            one.close()
     if options.value("iidfile"):
         write_atomic(os.path.abspath(options.value("iidfile") or ""), image.id.encode(), 0o644)
     if quiet:
@@ -165,7 +171,7 @@ def _check(paths: Paths, options: Options, dockerfile: Dockerfile, ignore: Ignor
     found = lint.check(
         dockerfile, build_args=dict(_args(options)), target=options.value("target") or "",
         given=scope.platform_args(options.value("platform") or here, here),
-        contexts=[t.partition("=")[0] for t in options.list("build-context")], ignore=ignore,
+        contexts=dict(_context(t) for t in options.list("build-context")), ignore=ignore,
         image_of=image_of)
     if options.flag("check"):
         sys.stdout.write(lint.render(found))
@@ -252,10 +258,20 @@ def _agent(text: str) -> tuple[str, str]:
 
 def _context(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
-    if not name or not equals or not os.path.isdir(path):
-        raise UsageError(f"invalid argument for --build-context: {text}",
-                         hint="NAME=DIRECTORY")
-    return name, os.path.abspath(path)
+    if name and equals and os.path.isdir(path):
+        return name.lower(), os.path.abspath(path)
+    if name and path.startswith("docker-image://"):
+        from rootless.image.reference import parse
+
+        parse(path[len("docker-image://"):])
+        return name.lower(), path
+    if name and path:
+        from rootless.build.received import is_address
+
+        if is_address(path):
+            return name.lower(), path
+    raise UsageError(f"invalid argument for --build-context: {text}",
+                     hint="NAME=DIRECTORY, NAME=ADDRESS or NAME=docker-image://IMAGE")
 
 
 def prune(options: Options) -> int:
@@ -275,10 +291,10 @@ def prune(options: Options) -> int:
 
 COMMANDS = {
     "build": Command(
-        "build", "[OPTIONS] PATH | URL | -", "Make an image from a Dockerfile", build, _BUILD,
+        "build", "PATH | URL | -", "Make an image from a Dockerfile", build, _BUILD,
         least=1, most=1, error_exit=1),
     "builder prune": Command(
-        "builder prune", "[OPTIONS]", "Remove the cache of builds", prune, (
+        "builder prune", "", "Remove the cache of builds", prune, (
             Option("all", FLAG, "Also what images use, and the directories of cache mounts", "a"),
             FORCE), most=0),
 }

@@ -40,6 +40,7 @@ BELOW = {
     "network": FOUNDATION | {"userns", "cgroup"},
     "container": FOUNDATION | {"userns", "storage", "image", "runtime", "network",
                                 "cgroup"},
+    "build": FOUNDATION | {"userns", "storage", "image", "runtime", "network", "container"},
 }
 
 

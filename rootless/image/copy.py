@@ -110,6 +110,9 @@ class Copy:
 
     def run(self) -> str:
         top, data = self._origin.top()
+        repository = self._origin.repository()
+        if repository is not None:
+            self._target.comes_from(repository)
         document = manifests.document(data, f"the manifest of {self._what}")
         if not self._is_list(document, top):
             return self._image(top, data, top=True).digest
@@ -171,6 +174,9 @@ class Copy:
     def _blob(self, blob: Descriptor, word: str) -> None:
         if self._target.has(blob):
             self._say(f"Copying {word} {blob.digest[:19]}: already there")
+            return
+        if self._target.take(blob):
+            self._say(f"Copying {word} {blob.digest[:19]}: mounted")
             return
         self._say(f"Copying {word} {blob.digest[:19]}")
         self._target.put_blob(blob, self._origin.file(blob))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from rootless.image.reference import Reference
     from rootless.image.registries import Place
     from rootless.paths import Paths
 
@@ -50,6 +51,10 @@ class Source(ABC):
     @abstractmethod
     def file(self, blob: Descriptor) -> str:
         """Path of a file with the bytes, which whoever reads them checks."""
+
+    def repository(self) -> Reference | None:
+        """Where in a registry it is, once `top` has been asked; None where it is in none."""
+        return None
 
     def manifest(self, found: Descriptor) -> bytes:
         """Of one image in a list; checked."""
@@ -123,6 +128,9 @@ class FromRegistry(Source):
                              f"{found.digest}, not {stated[:80]}")
         self._rules.check(self._registry, self._reference, [found.digest])
         return found, body
+
+    def repository(self) -> Reference | None:
+        return self._registry.reference
 
     def manifest(self, found: Descriptor) -> bytes:
         body, _ = self._registry.small(f"/manifests/{found.digest}", self.what,

@@ -1,6 +1,7 @@
 """Where a copy goes to. What is half there has no name.
 
-    docker://NAME                 blobs first, then the manifest with its tag
+    docker://NAME                 blobs first, then the manifest with its tag; what is in another
+                                  repository of the same registry is mounted from there
     oci:DIR[:TAG]                 blobs by rename, index.json last; other images there stay
     oci-archive:FILE[:TAG]        a new file that takes its name when it is whole
     docker-archive:FILE[:NAME]    the same, readable for docker and as an OCI layout
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from rootless.image.reference import Reference
     from rootless.paths import Paths
     from rootless.userns.keeper import Userns
 
@@ -50,6 +52,13 @@ class Target(ABC):
 
     forms: tuple[str, ...] = ("oci", "v2s2")
     lists = True
+
+    def comes_from(self, repository: Reference) -> None:  # noqa: B027
+        """Before all else, where the source is a registry."""
+
+    def take(self, blob: Descriptor) -> bool:
+        """Can it get the blob from there by itself? Then it has it now."""
+        return False
 
     @abstractmethod
     def has(self, blob: Descriptor) -> bool:
@@ -98,6 +107,17 @@ class ToRegistry(Target):
                                             env=os.environ, home=paths.home, say=say)
         self._registry.verb = "push"
         self._registry.scopes = [f"repository:{self._registry.reference.path}:pull,push"]
+        self._origin = ""
+
+    def comes_from(self, repository: Reference) -> None:
+        here = self._registry.reference
+        if repository.domain == here.domain and repository.path != here.path:
+            self._origin = repository.path
+            self._registry.scopes.append(f"repository:{repository.path}:pull")
+
+    def take(self, blob: Descriptor) -> bool:
+        return bool(self._origin) and upload.mount(self._registry, blob.digest, self._origin,
+                                                   self._what)
 
     def has(self, blob: Descriptor) -> bool:
         return upload.exists(self._registry, blob.digest, self._what)

@@ -81,6 +81,12 @@ def put_blob(registry: Registry, blob: Blob, what: str, *, origins: Sequence[str
     return PUSHED
 
 
+def mount(registry: Registry, digest: str, origin: str, what: str) -> bool:
+    """Take a blob from another repository of the registry, if that has it and lets us."""
+    with _Session(registry, Blob(digest, 0, ""), what, lambda done: None) as session:
+        return session.mount(origin)
+
+
 def check(blob: Blob) -> None:
     """Raises StorageError when the file is not what its name says."""
     found = hashlib.sha256()

@@ -209,6 +209,29 @@ def test_damaged_blob_is_not_copied(fresh: Cli, server: Registry) -> None:
     assert not (fresh.home / "a.tar").exists()
 
 
+def test_within_a_registry_nothing_passes_through_us(fresh: Cli, proxy: Proxy) -> None:
+    there = f"docker://{proxy.address}/promoted"
+    said = fresh.ok("copy", "--all", f"docker://{proxy.address}/tiny:list", f"{there}:1").error
+    assert said.count(": mounted") == 6 and said.count("already there") == 2
+    assert proxy.requests("/blobs/") == []
+    assert proxy.requests("/blobs/", "PATCH") == proxy.requests("/blobs/", "PUT") == []
+    assert digest(fresh, f"docker://{proxy.upstream}/promoted:1") \
+        == digest(fresh, f"docker://{proxy.upstream}/tiny:list")
+
+
+@pytest.mark.parametrize("status", [202, 403, 405])
+def test_registry_that_mounts_nothing_is_sent_the_blobs(fresh: Cli, proxy: Proxy,
+                                                        status: int) -> None:
+    """202: a session instead, as those have it that do not know the words."""
+    name = f"unmounted-{status}:1"
+    headers = {"Location": f"/v2/unmounted-{status}/blobs/uploads/x"} if status == 202 else {}
+    proxy.rule("mount=", method="POST", status=status, headers=headers)
+    said = fresh.ok("copy", f"docker://{proxy.address}/tiny", f"docker://{proxy.address}/{name}")
+    assert ": mounted" not in said.error
+    assert digest(fresh, f"docker://{proxy.upstream}/{name}") \
+        == digest(fresh, f"docker://{proxy.upstream}/tiny")
+
+
 def test_blob_that_the_target_has_is_not_sent_again(fresh: Cli, server: Registry) -> None:
     there = f"docker://{server.address}/twice:1"
     fresh.ok("copy", f"docker://{server.address}/tiny", there)

@@ -24,7 +24,6 @@ from rootless.network.ways import PORT, Within
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.linux.netlink import Message
-    from rootless.network.inside import Made
     from rootless.network.loop import Loop
     from rootless.network.networks import Network
 
@@ -65,10 +64,16 @@ class Gateway:
         self.ipv6 = made.ipv6
         self.netlink = Netlink(made.netlink)
         self.bridge = 0
+        # Ours until the uplink and the resolver have them.
+        self._device = made.device
+        self._sockets = [_socket.socket(fileno=fd) for fd in (*made.datagrams, *made.streams)]
         ready = False
         try:
+            if not made.ipv6 and network.range_of(6) is not None:
+                raise HostError(f"cannot make network {network.name}: it has IPv6, which this "
+                                "machine has not")
             up = [str(r.subnet) for g in (self, *others) for r in g.network.ranges]
-            self._build(made, loop, answers, control, up)
+            self._build(loop, answers, control, up)
             ready = True
         except OSError as e:
             raise HostError(f"cannot make network {network.name}: "
@@ -80,7 +85,7 @@ class Gateway:
             if other.uplink is not None:
                 other.uplink.see(up)
 
-    def _build(self, made: Made, loop: Loop, answers: resolver.Answers, control: str,
+    def _build(self, loop: Loop, answers: resolver.Answers, control: str,
                up: list[str]) -> None:
         link = self.netlink
         mac = address.mac_of(self.network.ranges[0].gateway)
@@ -88,26 +93,25 @@ class Gateway:
         self.bridge = link.index(BRIDGE)
         link.do(netlink.set_link(1, up=True), *addresses(self.network, self.bridge,
                                                          ipv6=self.ipv6))
-        if made.device >= 0:
+        if self._device >= 0:
             link.do(*way_out(self.network, link.index(inside.TUN), ipv6=self.ipv6))
-            self.uplink = Uplink(loop, made.device, control, mtu=self.network.mtu,
+            self.uplink = Uplink(loop, self._device, control, mtu=self.network.mtu,
                                  ipv6=self.ipv6, inside=up, rules=self.network.egress,
                                  deny=self.network.deny)
-        datagrams: list[_socket.socket] = []
-        streams: list[_socket.socket] = []
-        for fds, sockets in ((made.datagrams, datagrams), (made.streams, streams)):
-            for fd, size in zip(fds, (4, 16)):
-                sock = _socket.socket(fileno=fd)
-                found = self.network.range_of(4 if size == 4 else 6)
-                if found is None:
-                    sock.close()
-                    continue
-                sock.bind((address.show(found.gateway), PORT))
-                sockets.append(sock)
-        for sock in streams:
-            sock.listen(16)
-        self.resolver = resolver.Resolver(loop, answers, datagrams, streams,
-                                          Within(self.namespace))
+            self._device = -1
+        bound: dict[int, list[_socket.socket]] = {_socket.SOCK_DGRAM: [], _socket.SOCK_STREAM: []}
+        for sock in self._sockets:
+            found = self.network.range_of(4 if sock.family == _socket.AF_INET else 6)
+            if found is None:
+                sock.close()
+                continue
+            sock.bind((address.show(found.gateway), PORT))
+            if sock.type == _socket.SOCK_STREAM:
+                sock.listen(16)
+            bound[sock.type].append(sock)
+        self._sockets = []
+        self.resolver = resolver.Resolver(loop, answers, bound[_socket.SOCK_DGRAM],
+                                          bound[_socket.SOCK_STREAM], Within(self.namespace))
 
     def close(self) -> None:
         """The namespace goes, with the bridge and all that is on it."""
@@ -115,6 +119,10 @@ class Gateway:
             self.resolver.close()
         if self.uplink is not None:
             self.uplink.close()
+        if self._device >= 0:
+            os.close(self._device)
+        for sock in self._sockets:
+            sock.close()
         self.netlink.close()
         os.close(self.namespace)
 

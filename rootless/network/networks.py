@@ -11,7 +11,7 @@ import os
 
 from rootless import events, jsontext
 from rootless.clock import now
-from rootless.errors import Conflict, NotFound, StorageError, UsageError, os_reason
+from rootless.errors import Conflict, HostError, NotFound, StorageError, UsageError, os_reason
 from rootless.files import Lock, read_bytes, space_hint, write_atomic
 from rootless.network import address
 from rootless.network.address import Subnet
@@ -171,10 +171,10 @@ def default(paths: Paths) -> Network:
 def create(paths: Paths, name: str, *, subnets: list[tuple[str, str, str]] | None = None,
            ipv6: bool = False, internal: bool = False, labels: dict[str, str] | None = None,
            options: dict[str, str] | None = None, egress: tuple[str, ...] = (),
-           deny: bool = False) -> Network:
+           deny: bool = False, ipv6_sysctls: str = "/proc/sys/net/ipv6") -> Network:
     """`subnets`: (subnet, gateway or "", ip-range or "") each; what is not asked for is chosen.
 
-    Raises UsageError, Conflict, StorageError.
+    Raises UsageError, Conflict, StorageError, and HostError for IPv6 on a machine without.
     """
     check_name(name)
     _check_rules(name, egress, deny=deny, internal=internal)
@@ -183,6 +183,9 @@ def create(paths: Paths, name: str, *, subnets: list[tuple[str, str, str]] | Non
         if sum(len(r.gateway) == size for r in ranges) > 1:
             raise UsageError(f"cannot make network {name}: it has several subnets of "
                              f"IPv{version}", hint="one --subnet of each")
+    if (ipv6 or any(len(r.gateway) == 16 for r in ranges)) and not os.path.isdir(ipv6_sysctls):
+        raise HostError(f"cannot make network {name}: this machine has no IPv6",
+                        hint="leave out --ipv6, and subnets of IPv6")
     try:
         os.makedirs(paths.networks, mode=0o711, exist_ok=True)
     except OSError as e:

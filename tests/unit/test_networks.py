@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.errors import Conflict, NotFound, StorageError, UsageError
+from rootless.errors import Conflict, HostError, NotFound, StorageError, UsageError
 from rootless.network import networks
 from rootless.paths import Paths
 
@@ -91,6 +91,15 @@ def test_two_networks_share_no_address(paths: Paths) -> None:
         networks.create(paths, "three", subnets=[("10.60.0.0/24", "", ""),
                                                  ("10.61.0.0/24", "", "")])
     assert networks.names(paths) == ["one"]
+
+
+def test_ipv6_is_refused_where_the_machine_has_none(paths: Paths, tmp_path: Path) -> None:
+    none = str(tmp_path / "ipv6")
+    for more in ({"ipv6": True}, {"subnets": [("fd00::/64", "", "")]}):
+        with pytest.raises(HostError, match="this machine has no IPv6"):
+            networks.create(paths, "six", ipv6_sysctls=none, **more)
+    assert networks.names(paths) == []
+    networks.create(paths, "four", ipv6_sysctls=none)
 
 
 def test_a_network_that_is_removed_is_gone(paths: Paths) -> None:

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 
-from slirp import api, enter, process
+from slirp import api, enter, process, rate
 from slirp.device import Device
 from slirp.forward import Forwards
 from slirp.link import SIZE, Link
@@ -59,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     add("--rule", action="append", default=[], metavar="LINE",
         help="what may be dialled: 'allow|deny DESTINATION [PORTS] [PROTOCOL]', in order")
     add("--default-deny", action="store_true", help="nothing may be dialled but by a --rule")
+    add("--rate-up", metavar="RATE", help="limit of what leaves, as 500k, 10M, 1G bit/s")
+    add("--rate-down", metavar="RATE", help="limit of what comes in")
     add("-h", "--help", action="help", help="show this help and exit")
     add("-v", "--version", action="version", version=f"rootless-slirp {VERSION}")
     add("target", metavar="PID|PATH")
@@ -132,7 +134,9 @@ def serve(given: argparse.Namespace) -> None:
         dns4=None if given.disable_dns else dns, dns6=None if given.disable_dns else dns6,
         inside=[given.cidr] + ([f"{_NETWORK6}/64"] if given.enable_ipv6 else []),
         outbound4=outbound(given.outbound_addr), outbound6=given.outbound_addr6,
-        rules=given.rule, deny=given.default_deny)
+        rules=given.rule, deny=given.default_deny,
+        rate_up=rate.bits(given.rate_up) if given.rate_up else None,
+        rate_down=rate.bits(given.rate_down) if given.rate_down else None)
     process.check(options)
     configuration = enter.Configuration(
         mtu=given.mtu, address4=guest, prefix4=bits, gateway4=host, address6=guest6,

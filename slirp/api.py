@@ -11,6 +11,7 @@ and in ours:
     {"execute": "set_inside", "arguments": {"subnets": ["10.89.0.0/24"]}}   -> {"return": {}}
     {"execute": "info"}                       -> {"return": {"tcp": 3, "udp": 1, "lost": 0}}
     {"execute": "set_rules", "arguments": {"rules": ["allow *.debian.org"], "default": "deny"}}
+    {"execute": "set_rates", "arguments": {"up": 1000000, "down": null}}    bits per second
     {"execute": "learn", "arguments": {"name": "deb.debian.org", "addresses": ["192.0.2.80"],
      "ttl": 60}}                              -> {"return": {}}, of another resolver than ours
     {"execute": "log", "arguments": {"since": 0}}   -> {"return": {"entries": [...]}}, `journal.py`
@@ -30,6 +31,7 @@ import socket
 from slirp.journal import described
 from slirp.loop import ERR, HUP, IN, OUT
 from slirp.options import SlirpError
+from slirp.rate import check
 from slirp.reach import pack, show
 from slirp.rules import Rules
 
@@ -135,6 +137,12 @@ class Api:
         self.stack.set_rules(Rules(lines, allow=default == "allow"))
         return {}
 
+    def set_rates(self, given: dict[str, Any]) -> dict[str, Any]:
+        up, down = (check(_number(given, name)) if given.get(name) is not None else None
+                    for name in ("up", "down"))
+        self.stack.set_rates(up, down)
+        return {}
+
     def learn(self, given: dict[str, Any]) -> dict[str, Any]:
         addresses = given.get("addresses")
         if not isinstance(addresses, list) or not all(isinstance(a, str) for a in addresses):
@@ -169,8 +177,8 @@ class Api:
 
 
 _COMMANDS = {command.__name__: command for command in (
-    Api.add_hostfwd, Api.list_hostfwd, Api.remove_hostfwd, Api.set_inside, Api.set_rules, Api.info,
-    Api.learn, Api.log, Api.connections)}
+    Api.add_hostfwd, Api.list_hostfwd, Api.remove_hostfwd, Api.set_inside, Api.set_rules,
+    Api.set_rates, Api.info, Api.learn, Api.log, Api.connections)}
 
 
 class _Client:

@@ -19,7 +19,6 @@ from slirp.tcp import (
     CONNECTING,
     MASK,
     OPEN,
-    RECEIVE,
     SCALE,
     SYN_RECEIVED,
     SYN_SENT,
@@ -31,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from slirp.rate import Bucket
     from slirp.reach import Address
     from slirp.sending import Sending
     from slirp.stack import Stack
@@ -71,6 +71,9 @@ class Connections:
         self.prefix = stack.prefix
         self._secret = random(16)
         self.held = 0
+        # Limits of what leaves the inside and of what comes to it.
+        self.up: Bucket | None = None
+        self.down: Bucket | None = None
         self.table: dict[bytes, Connection] = {}
         self._stack = stack
         self._most = most
@@ -273,7 +276,7 @@ class Connections:
         self._waiting.pop(key, None)
         connection = Connection(self, key, one, service, client, SYN_SENT)
         connection.inbound = connection.sack = True
-        connection.rcv_shift, connection.window = SCALE, RECEIVE
+        connection.rcv_shift, connection.window = SCALE, connection.most_waiting()
         self.table[key] = self._opening[key] = connection
         self.loop.add(one.fileno(), connection.event, COMING)
         connection.handshake()

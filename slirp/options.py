@@ -23,13 +23,14 @@ class Options:
                 service sees where the client's own address has no meaning inside
     inside      networks of the other side, as CIDR: never dialled outside
     outbound4 outbound6   source address of what goes out
+    rate_up rate_down     limits of what leaves and enters the inside, in bits per second
     rules       lines of `rules.py`: what may be dialled; `deny`: nothing but that
     flows       most connections at one time; of UDP flows as many again
     """
 
     __slots__ = ("deny", "dns4", "dns6", "flows", "gateway4", "gateway6", "host4", "host6",
                  "inside", "ipv6", "loopback4", "loopback6", "mtu", "outbound4", "outbound6",
-                 "rules")
+                 "rate_down", "rate_up", "rules")
 
     def __init__(self, *, mtu: int = 1500, ipv6: bool = True, dns4: str | None = None,
                  dns6: str | None = None, host4: str | None = None, host6: str | None = None,
@@ -37,7 +38,8 @@ class Options:
                  gateway4: str | None = None, gateway6: str | None = None,
                  inside: Sequence[str] = (), outbound4: str | None = None,
                  outbound6: str | None = None, flows: int = 10000, rules: Sequence[str] = (),
-                 deny: bool = False) -> None:
+                 deny: bool = False, rate_up: int | None = None,
+                 rate_down: int | None = None) -> None:
         self.mtu = mtu
         self.ipv6 = ipv6
         self.dns4 = dns4
@@ -54,3 +56,5 @@ class Options:
         self.flows = flows
         self.rules = tuple(rules)
         self.deny = deny
+        self.rate_up = rate_up
+        self.rate_down = rate_down

@@ -14,6 +14,7 @@ from slirp.device import Device
 from slirp.forward import Forwards
 from slirp.loop import IN, Loop
 from slirp.options import Options, SlirpError
+from slirp.rate import check as check_rate
 from slirp.reach import Reach
 from slirp.rules import Rules
 from slirp.stack import Stack
@@ -47,6 +48,9 @@ def check(options: Options) -> None:
         raise SlirpError(f"MTU {options.mtu}: must be from 1280 to 65521")
     if options.flows < 1:
         raise SlirpError(f"{options.flows} flows: must be one at least")
+    for rate in (options.rate_up, options.rate_down):
+        if rate is not None:
+            check_rate(rate)
     Reach(options)
     Rules(options.rules)
 

@@ -79,7 +79,7 @@ class Sending:
         fin_out fixed head heard hung_up inbound ip_sum irs iss key late mss owner peer pending
         pending_size ports pseudo_sum rcv_edge rcv_nxt rcv_shift readable recover remote
         resend rto rtt rtt_var sack segments shut snd_nxt snd_shift snd_una snd_wl
-        snd_wnd socket ssthresh state targets timed timed_at waits watches_out window
+        snd_wnd socket ssthresh state stops targets timed timed_at waits watches_out window
         """.split())
 
     def __init__(self, owner: Connections, key: bytes, socket: socket.socket,
@@ -114,6 +114,7 @@ class Sending:
         self.segments: deque[Segment] = deque()
         self.fin_out = self.fin_first = False
         self.readable = self.hung_up = self.waits = self.watches_out = False
+        self.stops = False
         self.mss = 536
         self.cwnd = 0
         self.ssthresh = MOST
@@ -146,13 +147,11 @@ class Sending:
              options: bytes = b"") -> None:
         """Write one segment, up to 64 KiB of it: the kernel cuts it by the MSS."""
         head = self.head
-        edge = self.rcv_nxt + self.window - self.pending_size
-        if edge > self.rcv_edge:
-            self.rcv_edge = edge
-        else:
-            edge = self.rcv_edge
+        # Never less than was offered before; and what is told, in units of 1 << shift, holds.
+        edge = max(self.rcv_nxt + self.window - self.pending_size, self.rcv_edge)
         shift = self.rcv_shift if not flags & SYN else 0
         offered = min((edge - self.rcv_nxt + (1 << shift) - 1) >> shift, 65535)
+        self.rcv_edge = self.rcv_nxt + (offered << shift)
         base, fixed = self.base, self.fixed
         below = fixed + base - 20
         length = 20 + len(options) + size
@@ -288,10 +287,16 @@ class Sending:
                 if not flight and not self.deadline:
                     self.alarm(self.rto)            # the window is shut: probe
                 return
+            asked = min(room, _LARGEST)
+            if owner.down is not None:
+                allowed = owner.down.room()
+                if allowed < min(asked, self.mss):
+                    self._pace()
+                    return
+                asked = min(asked, allowed)
             buffer = owner.take(self)
             if buffer is None:
                 return
-            asked = min(room, _LARGEST)
             try:
                 size = self.socket.recv_into(buffer, asked)
             except BlockingIOError:
@@ -306,6 +311,8 @@ class Sending:
                 owner.give(buffer)
                 self._end()
                 return
+            if owner.down is not None:
+                owner.down.spend(size)
             data: bytes | memoryview = memoryview(buffer)[:size]
             if size <= _SMALL:
                 data = bytes(data)
@@ -320,6 +327,16 @@ class Sending:
                 self.readable = False
                 return
         owner.loop.soon(self.pull)
+
+    def _pace(self) -> None:
+        """Go on when the limit allows it."""
+        if self.owner.down is not None and not self.waits:
+            self.waits = True
+            self.owner.down.wait(self._paced)
+
+    def _paced(self) -> None:
+        self.waits = False
+        self.pull()
 
     def _sent(self) -> None:
         if self.timed < 0 and self.recover < 0:

@@ -11,6 +11,7 @@ from slirp.dns import Names
 from slirp.fragments import Fragments, cut
 from slirp.icmp import Echoes
 from slirp.journal import Journal
+from slirp.rate import Bucket
 from slirp.reach import Reach
 from slirp.rules import Learned, Rules
 from slirp.udp import Datagrams
@@ -70,6 +71,7 @@ class Stack:
         self.udp = Datagrams(self, options.flows)
         self.icmp = Echoes(self)
         self.names = Names(self)
+        self.set_rates(options.rate_up, options.rate_down)
 
     def prefix(self, source: bytes) -> bytes:
         """What stands before an IP header from this address: a virtio header, and a TAP's."""
@@ -180,6 +182,11 @@ class Stack:
         self.rules = rules
         self.tcp.enforce()
         self.udp.enforce()
+
+    def set_rates(self, up: int | None, down: int | None) -> None:
+        """Limits in bits per second; None: no limit."""
+        self.tcp.up = Bucket(self.loop, up) if up is not None else None
+        self.tcp.down = Bucket(self.loop, down) if down is not None else None
 
     # ---- packets out ----------------------------------------------------------------------------
 

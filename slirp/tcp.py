@@ -54,6 +54,10 @@ from slirp.sending import (
 )
 from slirp.wire import ACK, FIN, MSS_OPTION, RST, SACK_PERMITTED, SCALE_OPTION, SYN, tcp_options
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from slirp.rate import Bucket
+
 RECEIVE = 1 << 20       # what may wait for a slow socket; the window we offer
 SCALE = 7
 _HALF = 0x80000000
@@ -74,8 +78,13 @@ class Connection(Sending):
         self.rcv_shift, self.window = 0, 65535
         if len(scale) == 1:
             self.snd_shift = min(scale[0], 14)
-            self.rcv_shift, self.window = SCALE, RECEIVE
+            self.rcv_shift, self.window = SCALE, self.most_waiting()
         self.cwnd = 10 * self.mss       # RFC 6928, of a way that is no wire
+
+    def most_waiting(self) -> int:
+        """The window: with a limit, what it lets through in a quarter of a second."""
+        up = self.owner.up
+        return RECEIVE if up is None else min(RECEIVE, max(65535, int(up.rate / 4)))
 
     def segment(self, seq: int, ack: int, flags: int, window: int, data: memoryview,
                 options: memoryview) -> None:
@@ -222,17 +231,23 @@ class Connection(Sending):
         """The next bytes of the stream, to the socket or into `pending`."""
         size = len(data)
         sent = 0
-        if not self.pending:
+        up = self.owner.up
+        allowed = size if up is None else min(size, up.room())
+        if not self.pending and allowed:
             try:
-                sent = self.socket.send(data)
+                sent = self.socket.send(data if allowed == size else data[:allowed])
             except BlockingIOError:
                 pass
             except OSError:
                 self.abort()
                 return False
+            if up is not None:
+                up.spend(sent)
         if sent < size:
             rest = size - sent
-            if not self.watches_out:
+            if sent == allowed and up is not None and not self.pending:
+                self._stop(up)
+            elif not self.watches_out:
                 self.watches_out = True
                 self.owner.loop.change(self.socket.fileno(), EVERY)
             if self.owner.room_for(rest):
@@ -244,17 +259,42 @@ class Connection(Sending):
         self.rcv_nxt += size
         return True
 
+    def _stop(self, up: Bucket) -> None:
+        """Send the rest when the limit allows it."""
+        if not self.stops:
+            self.stops = True
+            up.wait(self._stopped)
+
+    def _stopped(self) -> None:
+        self.stops = False
+        if self.state == OPEN:
+            self._push()
+
     def _push(self) -> None:
-        """The socket takes data again."""
+        """The socket takes data again, or the limit allows it."""
         pending = self.pending
+        up = self.owner.up
         while pending:
+            if up is None:
+                pieces: list[bytes | memoryview] = list(islice(pending, 64))
+            else:
+                allowed = up.room()
+                if not allowed:
+                    self._stop(up)
+                    break
+                pieces = [memoryview(pending[0])[:allowed]]
             try:
-                sent = self.socket.sendmsg(list(islice(pending, 64)))
+                sent = self.socket.sendmsg(pieces)
             except BlockingIOError:
+                if not self.watches_out:
+                    self.watches_out = True
+                    self.owner.loop.change(self.socket.fileno(), EVERY)
                 break
             except OSError:
                 self.abort()
                 return
+            if up is not None:
+                up.spend(sent)
             self.pending_size -= sent
             self.owner.held -= sent
             while sent:

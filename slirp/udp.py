@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from slirp.rate import Bucket
     from slirp.stack import Stack
 
 UNANSWERED, ANSWERED = 30.0, 180.0
@@ -86,6 +87,8 @@ class Datagrams:
         if packet.end - packet.start < 8:
             return
         data = packet.payload[8:]
+        if not _passes(self._stack.tcp.up, len(data)):
+            return
         key = packet.src + packet.dst + bytes(packet.payload[:4])
         taker = self.inbound.get(key)
         if taker is not None:
@@ -167,6 +170,8 @@ class Datagrams:
              data: bytes | memoryview, segment: int = 0) -> None:
         """Into the network; `segment`: the data is many datagrams of this size."""
         (src, sport), (dst, dport) = source, destination
+        if not _passes(self._stack.tcp.down, len(data)):
+            return
         if segment and len(data) > segment:
             if self._stack.device.segments and segment <= self._stack.largest(src) - 8:
                 self._stack.send_udp(src, dst, sport, dport, data, segment)
@@ -212,6 +217,16 @@ class Datagrams:
             if now - flow.seen > (ANSWERED if flow.answered else UNANSWERED):
                 self._close(flow)
         self.loop.at(now + _SWEEP, self._sweep)
+
+
+def _passes(limit: Bucket | None, size: int) -> bool:
+    """Is there room in the limit? Then it is taken."""
+    if limit is None:
+        return True
+    if limit.room() < size:
+        return False
+    limit.spend(size)
+    return True
 
 
 def gathered(ancillary: list[tuple[int, int, bytes]]) -> int:

@@ -327,6 +327,8 @@ def test_ipv6_by_protocol_or_by_address(control: Control) -> None:
     ("set_inside", {"subnets": 7}, "list"),
     ("set_rules", {"rules": ["allow"]}, "allow"),
     ("set_rules", {"rules": [], "default": "maybe"}, "default"),
+    ("set_rates", {"up": 5}, "rate 5"),
+    ("set_rates", {"down": "1M"}, "number"),
     ("log", {"since": "0"}, "number"),
     ("learn", {"name": "a.b", "addresses": ["nonsense"], "ttl": 1}, "nonsense"),
     ("learn", {"name": "a.b", "addresses": ["1.2.3.4"]}, "ttl"),

@@ -67,6 +67,7 @@ def serve(loop: Loop, device: Device, stack: Stack, *, ready: int = -1, until: i
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)      # whatever the one before us made of it
     loop.add(reader, lambda _: loop.stop())
     if until >= 0:
         loop.add(until, lambda _: loop.stop())

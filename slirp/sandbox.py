@@ -1,11 +1,12 @@
 """What is left of a process once its network runs: sockets, its device, and the host's resolv.conf.
 
 In this order: no capabilities in any set, no way to gain any (no_new_privs), no reading of files
-but below /etc and /run (Landlock, where the kernel has it), no system calls but those of a
-network. Of these, socket(2) makes internet sockets only, openat(2) opens for reading only.
-A call that is not allowed fails with EPERM: a C library that tries one goes on without.
+but below /etc, /run and where resolv.conf is (Landlock, where the kernel has it), no system calls
+but those of a network. Of these, socket(2) makes internet sockets only, openat(2) opens for reading
+only. A call that is not allowed fails with EPERM: a C library that tries one goes on without.
 
-/run is where systemd-resolved, NetworkManager and resolvconf keep what /etc/resolv.conf links to.
+/run is where systemd-resolved, NetworkManager and resolvconf keep what /etc/resolv.conf links to,
+also when it becomes such a link later.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import struct
 
 from slirp import linux
+from slirp.reach import RESOLV_CONF
 
 # Where a resolver's configuration may be.
 READABLE = ("/etc", "/run")
@@ -88,7 +90,7 @@ def confine_files() -> bool:
     reading = linux.LANDLOCK_ACCESS_FS_READ_FILE | linux.LANDLOCK_ACCESS_FS_READ_DIR
     ruleset = linux.landlock_create_ruleset((1 << 13) - 1)     # all that version 1 knows
     try:
-        for path in READABLE:
+        for path in (*READABLE, os.path.dirname(os.path.realpath(RESOLV_CONF))):
             try:
                 fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
             except FileNotFoundError:

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from slirp.options import Options
+from slirp.reach import resolvers
 from tests.integration.support.slirp_net import Net
 
 HOST = {4: "192.0.2.1", 6: "2001:db8::1"}
 CLIENT = {4: "198.51.100.7", 6: "2001:db8::7"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 GUEST = {4: "10.0.2.100", 6: "fd00::100"}
+DNS = {4: "10.0.2.3", 6: "fd00::3"}
 GATEWAY = {4: "10.0.2.1", 6: "fd00::1"}
 
 # Tells each client who it is for us. TCP: after the client's end of file, with the bytes' number.
@@ -59,7 +61,7 @@ else:
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
-    options = Options(gateway4=GATEWAY[4], gateway6=GATEWAY[6],
+    options = Options(gateway4=GATEWAY[4], gateway6=GATEWAY[6], dns4=DNS[4], dns6=DNS[6],
                       inside=("10.0.2.0/24", "fd00::/64"))
     one = Net(options, host=True, control=tmp_path_factory.mktemp("slirp") / "api.sock")
     yield one
@@ -136,3 +138,51 @@ def test_others_are_pinged_where_the_host_allows_it(net: Net) -> None:
             done = net.exec("ping", "-c3", "-i0.2", "-W5", "-s", size, HOST[version])
             assert done.returncode == 0, done.stdout
             assert "3 received" in done.stdout
+
+
+# Answers the id and the question, by UDP and TCP, at the address that the host's file names.
+RESOLVER = """
+import socket, sys, threading
+kind = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+udp, tcp = socket.socket(kind, socket.SOCK_DGRAM), socket.socket(kind)
+for s in (udp, tcp): s.bind((sys.argv[1], 53))
+tcp.listen(9)
+def serve():
+    while True:
+        c, _ = tcp.accept()
+        data = c.recv(999)
+        c.sendall(data[:4] + b"\\x81\\x80" + data[6:])
+        c.close()
+threading.Thread(target=serve, daemon=True).start()
+print("ready", flush=True)
+while True:
+    data, who = udp.recvfrom(999)
+    udp.sendto(data[:2] + b"\\x81\\x80" + data[4:], who)
+"""
+ASK = """
+import socket, sys
+query = b"\\1\\2\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\1a\\0\\0\\1\\0\\1"
+kind = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+for way in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+    s = socket.socket(kind, way)
+    s.settimeout(10)
+    s.connect((sys.argv[1], 53))
+    s.sendall(query if way == socket.SOCK_DGRAM else b"\\0\\x13" + query)
+    print(s.recv(999)[0 if way == socket.SOCK_DGRAM else 2:].hex())
+"""
+
+
+def test_names_are_asked_of_the_resolver_that_the_hosts_file_names(net: Net) -> None:
+    """By the process as it is, in its sandbox; the file is this machine's."""
+    address = str(resolvers()[0][0])
+    if not address.startswith("127."):
+        subprocess.run(net.outside("ip", "addr", "add", address, "dev", "lo"), check=True,
+                       timeout=10)
+    with subprocess.Popen(net.outside(sys.executable, "-I", "-c", RESOLVER, address),
+                          stdout=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stdout.readline() == b"ready\n"
+        for version in (4, 6):
+            answers = net.python(ASK, DNS[version]).split()
+            assert answers == ["010281800001000000000000016100" "00010001"] * 2
+        running.kill()

@@ -20,6 +20,7 @@ import sys
 
 from rootless import clock, errors, linux
 from rootless.build import context, graph, output, parse, scope, stage, state
+from rootless.build.ignore import Ignore
 from rootless.build.state import State
 from rootless.build.workspace import Workspace
 from rootless.container import create
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from rootless.build.context import Tree
-    from rootless.build.ignore import Ignore
     from rootless.build.instructions import Instruction
     from rootless.build.output import Output
     from rootless.build.parse import Dockerfile
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 @record(frozen=True)
 class Options:
-    """`contexts`: named ones, directories. `epoch`: SOURCE_DATE_EPOCH. `network`: of RUN."""
+    """`contexts`: named ones, directories or docker-image://..., by names in lower case. `epoch`:
+    SOURCE_DATE_EPOCH. `network`: of RUN."""
 
     secrets: dict[str, bytes]
     ssh: dict[str, str]
@@ -91,8 +92,10 @@ class Build:
 
     def context_named(self, name: str) -> Tree | None:
         """Of --build-context; None where there is none of the name."""
-        path = self.options.contexts.get(name)
-        return None if path is None else self._opened(name, path, None)
+        path = self.options.contexts.get(name.lower())
+        if path is None or path.startswith(graph.IMAGE):
+            return None
+        return self._opened(name.lower(), path, Ignore.load(path))
 
     def _opened(self, name: str, path: str, ignore: Ignore | None) -> Tree:
         if name not in self._trees:
@@ -165,10 +168,10 @@ class Build:
         """The images that a stage stands on or copies from."""
         base = self._plan.bases[index]
         if isinstance(base, str):
-            if base.lower() in self._plan.contexts:
-                raise self._plan.starts[index].where.error(
-                    f"cannot start from the directory {self.options.contexts[base]}", token=base,
-                    hint="FROM scratch and COPY --from it")
+            start = self._plan.starts[index]
+            if self._plan.is_directory(base):
+                raise start.where.error(f"cannot start from {start.image}: it is a directory",
+                                        token=start.image, hint="FROM scratch and COPY --from it")
             try:
                 self._base(base, self._plan.starts[index].platform)
             except RootlessError as e:
@@ -177,7 +180,7 @@ class Build:
         for one in self._instructions[index]:
             for name in graph.froms(one):
                 origin = self._plan.origin(name, one.where)
-                if isinstance(origin, str) and origin.lower() not in self._plan.contexts:
+                if isinstance(origin, str) and not self._plan.is_directory(origin):
                     try:
                         self._base(origin, "")
                     except RootlessError as e:

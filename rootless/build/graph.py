@@ -4,7 +4,8 @@
     COPY --from=name    a stage anywhere (a number: its index), a named context, an image
     RUN --mount=from=   the same
 
-A named context (--build-context NAME=...) stands before everything, as in docker. Only what the
+A named context (--build-context NAME=...) stands before everything, as in docker; one that is
+docker-image://IMAGE is another name of the image. Only what the
 target reaches is looked at: a broken stage that nobody needs does no harm.
 """
 
@@ -17,7 +18,7 @@ from rootless.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Union
 
     from rootless.build.instructions import From, Instruction
@@ -25,17 +26,20 @@ if TYPE_CHECKING:
     from rootless.build.scope import Scope
     from rootless.build.source import Where
 
-    # A stage's index; or the name of an image, of a named context, or "scratch".
+    # A stage's index; or the name of an image, "scratch", or context:NAME.
     Origin = Union[int, str]
 
 SCRATCH = "scratch"
+IMAGE = "docker-image://"
+CONTEXT = "context:"        # no name of an image begins so
 
 
 @record(frozen=True)
 class Plan:
     """`order`: the stages to be built, each behind those it needs. `starts`: their FROMs with
     variables replaced. `bases`: what they start from. `needs`: the stages they need, base
-    included; two stages that do not need each other may be built at the same time."""
+    included; two stages that do not need each other may be built at the same time. `contexts`:
+    what --build-context gave, by names in lower case."""
 
     dockerfile: Dockerfile
     target: int
@@ -43,21 +47,27 @@ class Plan:
     starts: dict[int, From]
     bases: dict[int, Origin]
     needs: dict[int, tuple[int, ...]]
-    contexts: frozenset[str]
+    contexts: Mapping[str, str]
+
+    def is_directory(self, origin: Origin) -> bool:
+        """It is a named context, and no stage or image."""
+        return isinstance(origin, str) and origin.startswith(CONTEXT)
 
     def origin(self, name: str, where: Where) -> Origin:
         """What --from=NAME means. Raises DockerfileError."""
         return _origin(self.dockerfile, self.contexts, name, where)
 
 
-def plan(dockerfile: Dockerfile, top: Scope, target: str = "", contexts: Collection[str] = (),
+def plan(dockerfile: Dockerfile, top: Scope, target: str = "",
+         contexts: Mapping[str, str] | None = None,
          triggers: Mapping[int, Sequence[Instruction]] | None = None) -> Plan:
-    """`contexts`: names of named contexts. `triggers`: what base images add to stages (ONBUILD),
-    once it is known; they may need stages that the file itself does not ask for.
+    """`contexts`: directories, or docker-image://..., by names in lower case. `triggers`: what
+    base images add to stages (ONBUILD), once it is known; they may need stages that the file
+    itself does not ask for.
 
     Raises BuildError for a target that is not there, DockerfileError for what is wrong in it.
     """
-    names = frozenset(name.lower() for name in contexts)
+    names = contexts or {}
     added = triggers or {}
     last = find_target(dockerfile, target).index
     starts: dict[int, From] = {}
@@ -117,16 +127,26 @@ def find_stage(dockerfile: Dockerfile, name: str, before: int | None = None) -> 
     return None
 
 
-def _base(dockerfile: Dockerfile, contexts: frozenset[str], index: int, start: From) -> Origin:
-    if start.image.lower() in contexts:
-        return start.image
+def _named(contexts: Mapping[str, str], name: str) -> str | None:
+    given = contexts.get(name.lower())
+    if given is None:
+        return None
+    return given[len(IMAGE):] if given.startswith(IMAGE) else CONTEXT + name.lower()
+
+
+def _base(dockerfile: Dockerfile, contexts: Mapping[str, str], index: int, start: From) -> Origin:
+    named = _named(contexts, start.image)
+    if named is not None:
+        return named
     found = find_stage(dockerfile, start.image, index)
     return start.image if found is None else found
 
 
-def _origin(dockerfile: Dockerfile, contexts: frozenset[str], name: str, where: Where) -> Origin:
-    if name.lower() in contexts:
-        return name
+def _origin(dockerfile: Dockerfile, contexts: Mapping[str, str], name: str,
+            where: Where) -> Origin:
+    named = _named(contexts, name)
+    if named is not None:
+        return named
     if name.isascii() and name.isdigit():
         if int(name) >= len(dockerfile.stages):
             raise where.error(f"there is no stage {name}: the file has {len(dockerfile.stages)}, "
@@ -136,7 +156,7 @@ def _origin(dockerfile: Dockerfile, contexts: frozenset[str], name: str, where: 
     return name if found is None else found
 
 
-def _wanted(dockerfile: Dockerfile, contexts: frozenset[str], stage: Stage, base: Origin,
+def _wanted(dockerfile: Dockerfile, contexts: Mapping[str, str], stage: Stage, base: Origin,
             triggers: Sequence[Instruction]) -> Iterator[tuple[int, Where, str]]:
     """(stage, who wants it, what it is called there)."""
     if isinstance(base, int):

@@ -76,7 +76,7 @@ class Warning:
 
 def check(dockerfile: Dockerfile, *, build_args: Mapping[str, str] | None = None,
           given: Mapping[str, str] | None = None, target: str = "",
-          contexts: Sequence[str] = (), ignore: Ignore | None = None,
+          contexts: Mapping[str, str] | None = None, ignore: Ignore | None = None,
           image_of: Callable[[str], Document | None] | None = None) -> list[Warning]:
     """In the order of lines. Raises BuildError for what is an error and no warning.
 
@@ -290,7 +290,8 @@ class _Meaning:
             known = self._known[base]
             shell, workdir = self._shell[base], self._workdir[base]
         else:
-            image = _NOTHING if base == graph.SCRATCH else self.image_of(base)
+            image = _NOTHING if base == graph.SCRATCH else None if self.plan.is_directory(
+                base) else self.image_of(base)
             here = scope.stage_scope(self.top, _env(image))
             known = image is not None
             shell, workdir = False, False

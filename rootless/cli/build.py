@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rootless.build.ignore import Ignore
     from rootless.build.output import Output
     from rootless.build.parse import Dockerfile
+    from rootless.build.received import Received
     from rootless.paths import Paths
 
 NAMES = ("Dockerfile", "Containerfile", "dockerfile")

@@ -81,6 +81,27 @@ COPY --exclude=**/*.txt --exclude=sub deep d /r/
         "/q/d/sub/y", "/r", "/r/er", "/r/er/one", "/r/link > x", "/r/x"]
 
 
+def test_named_contexts_stand_for_directories_and_images(builder: Builder,
+                                                         tmp_path_factory: pytest.TempPathFactory
+                                                         ) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "kept").write_text("other's")
+    (other / "left").write_text("out")
+    (other / ".dockerignore").write_text("left")
+    (builder.where / "Dockerfile").write_text(
+        "FROM nosuch:1 AS Tools\nFROM Alias\nCOPY --from=Tools . /t/\n"
+        "RUN --mount=from=tools,target=/m cat /m/kept > /seen\n")
+    builder.cli.ok("build", "-t", "made", "--build-context", f"TOOLS={other}", "--build-context",
+                   f"alias=docker-image://{builder.base}", str(builder.where), timeout=120)
+    assert [line.split(" ", 2)[2] for line in builder.found("/t", "/seen")] == [
+        "/seen", "/t", "/t/.dockerignore", "/t/kept"]
+    (builder.where / "Dockerfile").write_text("FROM tools\n")
+    builder.cli.fails(1, "build", "--build-context", f"tools={other}", str(builder.where),
+                      says="cannot start from tools: it is a directory")
+    builder.cli.fails(125, "build", "--build-context", "x=/nowhere", str(builder.where),
+                      says="invalid argument for --build-context")
+
+
 def test_the_epoch_is_an_argument_or_a_variable(builder: Builder) -> None:
     builder.build("ARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /epoch\n",
                   "--build-arg", "SOURCE_DATE_EPOCH=86400")

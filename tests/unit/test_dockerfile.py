@@ -230,10 +230,12 @@ def test_triggers_may_need_stages_that_the_file_does_not_ask_for() -> None:
 def test_a_named_context_stands_before_stages_and_images() -> None:
     dockerfile = parse(b"FROM scratch AS tools\nFROM base\nCOPY --from=tools / /\n")
     top = scope.top_scope(dockerfile, {}, PLATFORMS)
-    plan = graph.plan(dockerfile, top, contexts=["tools", "base"])
+    where = dockerfile.stages[1].start.where
+    plan = graph.plan(dockerfile, top, contexts={"tools": "/dir", "base": "docker-image://x:1"})
     assert plan.order == (1,)
-    assert plan.bases[1] == "base"
-    assert plan.origin("tools", dockerfile.stages[1].start.where) == "tools"
+    assert plan.bases[1] == "x:1"
+    assert plan.is_directory(plan.origin("Tools", where))
+    assert not plan.is_directory(plan.bases[1])
 
 
 def test_build_arguments_that_nobody_asks_for_are_named() -> None:

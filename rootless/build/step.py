@@ -88,7 +88,7 @@ class Step:
                 os.close(fd)
         told = os.read(ready_r, 32)
         os.close(ready_r)
-        pid = int(told) if told else 0
+        pid = int(told.split()[0]) if told else 0
         ended = False
         network = None
         try:

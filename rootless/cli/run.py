@@ -7,7 +7,7 @@ import sys
 
 from rootless import jsontext
 from rootless import paths as places
-from rootless.cli import limits, watch
+from rootless.cli import limits, sharing, watch
 from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.environment import environment, lines
 from rootless.container import (
@@ -21,6 +21,7 @@ from rootless.container import (
     store,
 )
 from rootless.container.resolving import HOST_GATEWAY
+from rootless.container.sharing import settled
 from rootless.container.start import failure, start
 from rootless.container.wanted import Mount, Wanted
 from rootless.errors import HostError, RootlessError, StorageError, UsageError, os_reason
@@ -102,6 +103,7 @@ _SHARED = (
     Option("workdir", VALUE, "Working directory", "w", "DIR"),
     *limits.OPTIONS,
     *watch.OPTIONS,
+    *sharing.OPTIONS,
 )
 
 
@@ -174,7 +176,7 @@ def _make(paths: Paths, options: Options, wanted: Wanted) -> tuple[Container, ke
     image = create.image_for(paths, wanted.image, pull=policy, platform=wanted.platform,
                              quiet=options.flag("quiet"),
                              tls_verify=options.boolean("tls-verify"))
-    wanted = connect.settled(paths, wanted)
+    wanted = settled(paths, connect.settled(paths, wanted))
     watch.make_room(paths, options)
     if (wanted.publish or wanted.publish_all) and connect.cut_off(paths, wanted):
         sys.stderr.write("rootless: published ports are discarded: there is no way to an internal "
@@ -279,6 +281,8 @@ def from_options(options: Options) -> Wanted:
         log_limits=watch.log_limits(options),
         platform=options.value("platform") or "",
         watch=watch.watch(options),
+        pid=sharing.mode(options, "pid"),
+        ipc=sharing.mode(options, "ipc"),
     )
 
 

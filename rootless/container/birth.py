@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Failure = tuple[str, str, "str | None"]     # kind, message, hint
 
 CHUNK = 1 << 16
+SWEEPS = 100        # of processes that fork while they are killed
 
 
 class Born:
@@ -27,6 +28,8 @@ class Born:
         self.userns = userns
         self.pid = 0
         self.cgroup = ""        # path of its own
+        self.inside = 0         # its mount namespace, where its end leaves processes behind
+        self.single = False
         self.outputs: dict[int, bytes] = {}     # descriptor: frame kind
         self.input = -1
         self.master = -1
@@ -51,6 +54,9 @@ class Born:
             oom = tree.oom_kills(where) > 0
             tree.clear(where, self.userns)
             self.cgroup = ""
+        if self.inside:
+            _end_scattered(self.inside, self.userns, single=self.single)
+            self.inside = 0
         if self.userns >= 0:
             os.close(self.userns)
             self.userns = -1
@@ -62,6 +68,39 @@ class Born:
         found = tree.of_process(self.pid)
         if found:
             self.cgroup = found if found != tree.of_process("self") else ""
+
+
+def _end_scattered(inside: int, userns: int, *, single: bool) -> None:
+    """Kill what is left in a mount namespace: the pid namespace is not the container's own, whose
+    end would do it. Only root of the user's namespace sees and reaches those of other ids."""
+    child = os.fork()
+    if child == 0:
+        try:
+            from rootless import linux
+            from rootless.userns import keeper
+
+            linux.setns(userns, linux.CLONE_NEWUSER)
+            keeper.become_root(single=single)
+            for _ in range(SWEEPS):
+                if not _kill_all(inside):
+                    break
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _kill_all(inside: int) -> bool:
+    """Was there any?"""
+    found = False
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.stat(f"/proc/{name}/ns/mnt").st_ino == inside:
+                    os.kill(int(name), 9)
+                    found = True
+            except OSError:
+                continue        # gone, or none of ours
+    return found
 
 
 def bear(born: Born, plan: dict[str, Any], shared: list[int],
@@ -105,7 +144,9 @@ def bear(born: Born, plan: dict[str, Any], shared: list[int],
     os.close(ready_r)
     unrecorded = None
     if told:
-        born.pid = int(told)
+        pid, inside = told.split()
+        born.pid, born.inside = int(pid), int(inside)
+        born.single = bool(plan["start"]["single"])
         if plan["start"]["cgroup"]["how"]:
             born.find_cgroup()
         unrecorded = record()

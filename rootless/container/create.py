@@ -6,7 +6,7 @@ import os
 import sys
 
 from rootless.clock import now
-from rootless.container import connect, resolving, spec, store
+from rootless.container import connect, resolving, sharing, spec, store
 from rootless.container.store import Container
 from rootless.errors import NotFound, StorageError, UsageError, os_reason
 from rootless.files import space_hint, write_atomic
@@ -124,6 +124,8 @@ def _undo(paths: Paths, directory: str, claimed: str, cid: str) -> None:
 def host_facts(paths: Paths, wanted: Wanted) -> dict[str, Any]:
     return {
         "shared": _shared(paths, wanted),
+        "joined": sharing.facts(paths, wanted),
+        "ipc": [at for at in ("/dev/mqueue", "/dev/shm") if os.path.isdir(at)],
         "nodename": os.uname().nodename,
         "cgroup2": os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         "devices": spec.device_nodes() if wanted.privileged else [],
@@ -184,6 +186,8 @@ def _record(cid: str, name: str, wanted: Wanted, image: Image | None,
         "stdin": wanted.interactive,
         "rm": wanted.rm,
         "network": wanted.network,
+        "pid": wanted.pid,
+        "ipc": wanted.ipc,
         "labels": labels,
         "mounts": [{"type": m.kind, "source": m.source, "destination": m.destination,
                     "options": list(m.options), "volume": m.volume, "anonymous": m.anonymous}

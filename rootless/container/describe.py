@@ -62,6 +62,8 @@ def describe(container: Container) -> dict[str, Any]:
                       and not m.get("anonymous")],
             "NetworkMode": network,
             "NetworkRate": dict(zip(("Up", "Down"), (wish or {}).get("rate") or (0, 0))),
+            "PidMode": data.get("pid", ""),
+            "IpcMode": data.get("ipc") or "private",
             "PortBindings": networking.bindings(wish["ports"]) if wish is not None else {},
             **(networking.resolution(wish) if wish is not None else {}),
             "AutoRemove": data["rm"],

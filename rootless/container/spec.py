@@ -59,8 +59,8 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
     """`image`: the image's `config` object. `directory`: the container's own.
 
     `host`: facts of the machine: `nodename`, `cgroup2` (bool), `devices` (for --privileged);
-    and `shared`, of the container whose network is shared: its directory, its host name, and
-    "user" where it has a user namespace of its own, else "network".
+    `joined`, see sharing.facts; and `shared`, of the container whose network is shared: its
+    directory, its host name, and "user" where it has a user namespace of its own.
     """
     host_net = wanted.network == "host"
     hostname = wanted.hostname or (host["nodename"] if host_net else host["shared"][1]
@@ -69,12 +69,17 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
     caps = [f"CAP_{n}" if not n.startswith("CAP_") else n for n in sorted(capabilities.resolve(
         list(wanted.cap_add), list(wanted.cap_drop), privileged=wanted.privileged))]
     unmask = wanted.privileged or wanted.unmask
-    namespaces = ["pid", "ipc", "uts", "mount"]
+    joined = host["joined"]
+    namespaces = ["uts", "mount"]
+    if not wanted.pid:
+        namespaces.append("pid")
+    if wanted.ipc in ("", "shareable", "none"):
+        namespaces.append("ipc")
     if wanted.cgroupns == "private":
         namespaces.append("cgroup")
     if not host_net and not host["shared"]:
         namespaces.append("network")
-    if wanted.userns != "host" and not host["shared"]:
+    if wanted.userns != "host" and not joined["kinds"]:
         namespaces.append("user")
     return {
         "ociVersion": "1.1.0",
@@ -107,7 +112,8 @@ def build(wanted: Wanted, image: dict[str, Any], directory: str, cid: str,
             "org.rootless.groups": ",".join(wanted.group_add),
             "org.rootless.seccomp": _seccomp(wanted),
             "org.rootless.init": "1" if wanted.init else "",
-            "org.rootless.shared": host["shared"][2] if host["shared"] else "",
+            "org.rootless.shared": "user" if joined["user"] else "",
+            "org.rootless.joined": ",".join(joined["kinds"]),
             "org.rootless.cgroup-parent": wanted.cgroup_parent,
         },
     }
@@ -125,16 +131,16 @@ def _mounts(wanted: Wanted, directory: str, host: dict[str, Any],
     """In the order of mounting: the kernel's, then by depth of the target, the user's last."""
     rw = "rw" if wanted.privileged else "ro"
     basic = [
-        _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
+        # As /proc shows a pid namespace, and /dev/mqueue one of ipc.
+        _mount("/proc", "bind", "/proc", "rbind", "nosuid", "noexec", "nodev")
+        if wanted.pid == "host" else _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance",
                "ptmxmode=0666", "mode=0620"),
         # sysfs shows the network namespace's devices, so it can be mounted by its owner only.
         _mount("/sys", "bind", "/sys", "rbind", "ro", "nosuid", "noexec", "nodev") if host_net
         else _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", rw),
-        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777",
-               f"size={wanted.shm_size}"),
+        *_ipc_mounts(wanted, host),
     ]
     if host["cgroup2"]:
         # Only the owner of a cgroup namespace can mount it.
@@ -162,6 +168,21 @@ def _mounts(wanted: Wanted, directory: str, host: dict[str, Any],
     kept = [m for m in basic if m["destination"] not in taken]
     own.sort(key=lambda m: str(m["destination"]).count("/"))
     return kept + own
+
+
+def _ipc_mounts(wanted: Wanted, host: dict[str, Any]) -> list[dict[str, Any]]:
+    """Message queues and shared memory, of the ipc namespace that it is in."""
+    flags = ("nosuid", "noexec", "nodev")
+    if wanted.ipc == "host":
+        return [_mount(at, "bind", at, "rbind", *flags)
+                for at in ("/dev/mqueue", "/dev/shm") if at in host["ipc"]]
+    queues = _mount("/dev/mqueue", "mqueue", "mqueue", *flags)
+    if wanted.ipc == "none":
+        return [queues]
+    if wanted.ipc.startswith("container:"):
+        return [queues, _mount("/dev/shm", "bind", "/dev/shm", "x-other")]
+    return [queues, _mount("/dev/shm", "tmpfs", "shm", *flags, "mode=1777",
+                           f"size={wanted.shm_size}")]
 
 
 def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:

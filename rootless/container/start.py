@@ -6,7 +6,7 @@ import marshal
 import os
 
 from rootless import errors, linux
-from rootless.container import cgroups, frames, signals, store
+from rootless.container import cgroups, frames, sharing, signals, store
 from rootless.container.life import DEFAULT_STOP_SECONDS
 from rootless.container.store import Container
 from rootless.errors import Conflict, RootlessError, StartError
@@ -111,18 +111,18 @@ def start_again(before: dict[str, Any], monitor: int) -> None:
 
 
 def _shared(container: Container) -> tuple[int, list[int]] | None:
-    """`--network container:ID`: the user namespace that the other one's lies in, and a pidfd of
-    its process. It may have been started from a namespace that the keeper holds no more."""
-    mode = str(container.data["network"])
-    if not mode.startswith("container:"):
+    """`--network`, `--pid` or `--ipc container:ID`: the user namespace that the other one's lies
+    in, and a pidfd of its process. It may have been started from a namespace that the keeper
+    holds no more."""
+    other = sharing.other_of(container)
+    if other is None:
         return None
     from rootless.container import exec as entering
 
-    other = store.find(container.paths, mode.partition(":")[2])
     try:
         pidfd, pid = entering.entrance(other)
     except Conflict:
-        raise StartError(f"cannot start {container.name}: it shares the network of container "
+        raise StartError(f"cannot start {container.name}: it shares namespaces of container "
                          f"{other.name}, which is not running",
                          hint=f"rootless start {other.name}") from None
     import fcntl

@@ -59,6 +59,8 @@ class Wanted:
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_option: tuple[str, ...] = ()
+    pid: str = ""                       # "", host or container:ID
+    ipc: str = ""                       # the same, shareable or none
     network: str = "none"               # none, host, container:ID or the first of `endpoints`
     endpoints: tuple[Endpoint, ...] = ()
     publish: tuple[Publish, ...] = ()

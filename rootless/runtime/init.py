@@ -5,6 +5,8 @@ capabilities over them and none over anything else. Steps of the plan, in order:
 
     ("mount", fstype, source, target, flags, data)      a filesystem of the kernel's
     ("bind", source, target, attrs, recursive, kind, propagation)   something of the host's
+    ("other", source, target)                           another container's: the launcher makes it
+    ("tree", descriptor, target)                        a detached mount
     ("symlink", to, path)
     ("mask", path)                                      hidden: /dev/null or an empty directory
     ("readonly", path)                                  seen, not written
@@ -101,6 +103,11 @@ def take(root: int, step: tuple[Any, ...]) -> None:
             _mount(root, *step[1:])
         elif kind == "bind":
             _bind(root, *step[1:])
+        elif kind == "tree":
+            at = target(root, step[2], directory=True)
+            linux.move_mount(step[1], at)
+            os.close(at)
+            os.close(step[1])
         elif kind == "symlink":
             parent, name = _parent(root, step[2])
             try:
@@ -119,8 +126,9 @@ def take(root: int, step: tuple[Any, ...]) -> None:
         else:
             raise StartError(f"unknown step in a container's plan: {kind}")
     except OSError as e:
-        where = step[3] if kind == "mount" else step[2] if kind in ("bind", "symlink") else step[1]
-        what = {"mount": f"mount {step[1]} on", "bind": f"mount {step[1]} on",
+        where = (step[3] if kind == "mount"
+                 else step[2] if kind in ("bind", "symlink", "tree") else step[1])
+        what = {"mount": f"mount {step[1]} on", "tree": "share", "bind": f"mount {step[1]} on",
                 "mask": "mask", "readonly": "make read-only"}.get(kind, "make")
         hint = None
         if kind == "bind" and e.errno == errno.EINVAL and not step[4]:

@@ -42,14 +42,14 @@ def launch(plan: Plan, userns: int, status: int, ready: int, tty: int,
     is told. `tty`: socket on which I hands over the terminal's master, or -1. `network`: where
     the container joins networks, a socket on which L hands over an rtnetlink socket of the
     container's namespace, and a pipe on which I is told that it has joined. `shared`: a pidfd,
-    where the container is in the network of another.
+    where the container is in namespaces of another.
     """
     try:
         process.oom_score(plan["process"])
         if not _enter_cgroup(plan["cgroup"]):
             plan["steps"] = [_cgroup_readonly(step) for step in plan["steps"]]
-        pid = _clone_container(plan, userns, status, ready, tty, network, shared)
-        os.write(ready, f"{pid}\n".encode())
+        pid, inside = _clone_container(plan, userns, status, ready, tty, network, shared)
+        os.write(ready, f"{pid} {inside}\n".encode())
         if network is not None:
             _hand_over_network(network[0])
         os._exit(0)
@@ -91,7 +91,8 @@ def _hand_over_network(sock: int) -> None:
 
 
 def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int,
-                     network: tuple[int, int] | None, shared: list[int]) -> int:
+                     network: tuple[int, int] | None, shared: list[int]) -> tuple[int, int]:
+    """(pid of I, the inode of its mount namespace)."""
     # For root, parents of the store may be closed to the unprivileged range: the working
     # directory is carried over into the new mount namespace, and leads in.
     os.chdir(plan["root"]["store"])
@@ -112,8 +113,10 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int,
         squash.mount(*served, flat[2], flat[1])
     mount_root(plan["root"])
     for other in shared:
-        # The namespace and the one that has power over it: without it, no port below 1024.
-        linux.setns(other, linux.CLONE_NEWNET | plan["shared"])
+        plan["steps"] = [("tree", _tree_of(other, step[1]), step[2]) if step[0] == "other" else step
+                         for step in plan["steps"]]
+        # The namespaces and the one that has power over them: without it, no port below 1024.
+        linux.setns(other, plan["shared"])
         os.close(other)
 
     go_r, go_w = os.pipe()
@@ -138,14 +141,37 @@ def _clone_container(plan: Plan, userns: int, status: int, ready: int, tty: int,
             if kind == "gid" and plan["single"]:
                 _write(f"/proc/{pid}/setgroups", "deny")
             _write(f"/proc/{pid}/{kind}_map", plan[f"{kind}_map"])
+    inside = os.stat(f"/proc/{pid}/ns/mnt").st_ino if plan["scattered"] else 0
     if network is not None:
         # Now, as I closes its files in /proc to everybody once it goes on.
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         os.write(go_w, b"g")
         linux.setns(namespace, linux.CLONE_NEWNET)
-        return pid
+        return pid, inside
     os.write(go_w, b"g")
-    return pid
+    return pid, inside
+
+
+def _tree_of(pidfd: int, path: str) -> int:
+    """What is mounted at a path of another container, detached from there."""
+    import _socket
+
+    ours, theirs = _socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            linux.setns(pidfd, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+            process.send_fd(theirs.fileno(), linux.open_tree(linux.AT_FDCWD, path,
+                                                             linux.OPEN_TREE_CLONE))
+        finally:
+            os._exit(0)
+    theirs.close()
+    tree = process.receive_fd(ours.fileno())
+    ours.close()
+    os.waitpid(child, 0)
+    if tree < 0:
+        raise StartError(f"cannot start the container: {path} of the other one cannot be reached")
+    return tree
 
 
 def _write(path: str, text: str) -> None:

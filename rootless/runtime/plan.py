@@ -67,9 +67,13 @@ def build(config: Config, mounts: list[RootMount], target: str, store: str,
         "hostname": config.get("hostname", ""),
         "domainname": config.get("domainname", ""),
         "loopback": "network" in kinds,
-        # Of another container whose network is shared, its user namespace too, if it has one.
-        "shared": linux.CLONE_NEWUSER if config["annotations"].get("org.rootless.shared") == "user"
-        else 0,
+        # Namespaces of another container, its user namespace too, if it has one.
+        "shared": joined(config) | (
+            linux.CLONE_NEWUSER if config["annotations"].get("org.rootless.shared") == "user"
+            else 0),
+        # Its end takes along what is below its first process; where that is not its end, what is
+        # in its mount namespace.
+        "scattered": "pid" not in kinds,
         "readonly": ["/" + m[0] for m in mounts] if config["root"]["readonly"] else [],
         "steps": steps(config),
         "process": process(config["process"], config["annotations"], seccomp, userns,
@@ -86,10 +90,17 @@ def namespaces(config: Config) -> int:
 
 
 def to_join(config: Config) -> int:
-    """CLONE_NEW* of what a further process of the container joins: its own namespaces, and the
-    network that it shares with another container. The machine's network it is in already."""
-    shared = linux.CLONE_NEWNET if config["annotations"].get("org.rootless.shared") else 0
-    return namespaces(config) | shared
+    """CLONE_NEW* of what a further process of the container joins: its own namespaces, and those
+    that it shares with another container. In those of the machine it is already."""
+    return namespaces(config) | joined(config)
+
+
+def joined(config: Config) -> int:
+    """CLONE_NEW* of the namespaces that are another container's."""
+    flags = 0
+    for kind in config["annotations"].get("org.rootless.joined", "").split(","):
+        flags |= _NAMESPACES[kind] if kind else 0
+    return flags
 
 
 def identity_map(userns: Userns, user: str, kind: str) -> str:
@@ -127,6 +138,8 @@ def steps(config: Config) -> list[Step]:
 def mount_step(mount: Config) -> Step:
     options: list[str] = mount["options"]
     where, source = mount["destination"], mount["source"]
+    if "x-other" in options:
+        return ("other", source, where)
     if mount["type"] == "bind" or "bind" in options or "rbind" in options:
         attrs = 0
         spread = 0

@@ -94,7 +94,8 @@ def fetch(address: Address, place: str, *, keep_git_dir: bool = False,
         if not commit:
             raise BuildError(f"cannot fetch {address.remote}: it has no {wanted}")
     git.run("checkout", "--quiet", "--force", "--detach", commit)
-    git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
+    if os.path.lexists(f"{place}/.gitmodules"):
+        git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
     number = git.run("rev-parse", "HEAD").strip()
     if not keep_git_dir:
         _forget(place)

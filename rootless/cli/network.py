@@ -50,6 +50,21 @@ def create(options: Options) -> int:
     return 0
 
 
+def update(options: Options) -> int:
+    if not options.given("egress") and not options.given("egress-default"):
+        raise UsageError("nothing to change", hint='--egress "allow deb.debian.org 443 tcp", '
+                                                   "--egress-default deny")
+    paths = places.of_this_user()
+    network = networks.find(paths, options.args[0])
+    made = networks.set_rules(
+        paths, network.name,
+        tuple(options.list("egress")) if options.given("egress") else network.egress,
+        deny=_deny(options) if options.given("egress-default") else network.deny)
+    client.ask_if_there(paths.run, paths.data, {"do": "rules", "network": made.name})
+    sys.stdout.write(made.name + "\n")
+    return 0
+
+
 def _deny(options: Options) -> bool:
     default = options.value("egress-default") or "allow"
     if default not in ("allow", "deny"):
@@ -319,16 +334,18 @@ def port(options: Options) -> int:
 
 
 _FORMAT = Option("format", VALUE, "Go template, or json", "f", "FORMAT")
+_EGRESS = (
+    Option("egress", LIST, "What may be reached outside, the first rule that matches counts: "
+           "allow|deny ADDRESS[/BITS]|NAME|any [PORTS] [tcp|udp|icmp]", metavar="RULE"),
+    Option("egress-default", VALUE, "What counts when no rule matches: allow (default) or deny",
+           metavar="WORD"))
 _IP = Option("ip", VALUE, "IPv4 address", metavar="ADDRESS")
 _IP6 = Option("ip6", VALUE, "IPv6 address", metavar="ADDRESS")
 
 COMMANDS = {
     "network create": Command("network create", "NAME", "Make a network.", create, (
         Option("driver", VALUE, "bridge, the only one", "d", "DRIVER"),
-        Option("egress", LIST, "What may be reached outside, the first rule that matches counts: "
-               "allow|deny ADDRESS[/BITS]|NAME|any [PORTS] [tcp|udp|icmp]", metavar="RULE"),
-        Option("egress-default", VALUE, "What counts when no rule matches: allow (default) or deny",
-               metavar="WORD"),
+        *_EGRESS,
         Option("gateway", LIST, "Gateway of the subnet", metavar="ADDRESS"),
         Option("internal", FLAG, "Without a way to other networks or the internet"),
         Option("ip-range", LIST, "Part of the subnet that addresses are given out of",
@@ -338,6 +355,9 @@ COMMANDS = {
         Option("opt", LIST, "mtu=BYTES", "o", "NAME=VALUE"),
         Option("subnet", LIST, "Subnet, of IPv4 or IPv6", metavar="ADDRESS/BITS"),
     ), least=1, most=1),
+    "network update": Command("network update", "NETWORK",
+                              "Give a network other rules, in place of those it has, at once.",
+                              update, _EGRESS, least=1, most=1),
     "network ls": Command("network ls", "", "List networks.", ls, (
         Option("filter", LIST, "Only those that match: name=, id=, driver=, scope=, type=, label=",
                metavar="KEY=VALUE"),

@@ -131,6 +131,7 @@ SUBCOMMANDS = {
         "inspect": (_NETWORK, "Show all that is known of networks"),
         "rm": (_NETWORK, "Remove networks"),
         "prune": (_NETWORK, "Remove networks that nobody needs"),
+        "update": (_NETWORK, "Change the rules of what may be reached outside"),
         "log": (_NETWORK, "Show what was dialled out of a network"),
         "connect": (_NETWORK, "Connect a container to a network"),
         "disconnect": (_NETWORK, "Take a container off a network"),

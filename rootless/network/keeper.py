@@ -161,6 +161,8 @@ class Keeper:
                 self._detach(message["id"])
             elif what == "refresh":
                 self._refresh(message["id"])
+            elif what == "rules":
+                self._rules(message["network"])
             elif what == "forget":
                 self._forget(message["network"])
             elif what == "stop":
@@ -256,6 +258,13 @@ class Keeper:
         gateway = self.gateways.pop(name, None)
         if gateway is not None:
             gateway.close()
+
+    def _rules(self, name: str) -> None:
+        """A network's rules have changed on disk."""
+        gateway = self.gateways.get(name)
+        if gateway is not None and gateway.uplink is not None:
+            gateway.network = networks.load(self.paths, name)
+            gateway.uplink.set_rules(gateway.network.egress, deny=gateway.network.deny)
 
     def _log(self, name: str, since: int) -> Request:
         """What was dialled out of a network, with the names of the containers that are there."""

@@ -15,7 +15,7 @@ from rootless.errors import Conflict, HostError, NotFound, StorageError, UsageEr
 from rootless.files import Lock, read_bytes, space_hint, write_atomic
 from rootless.network import address
 from rootless.network.address import Subnet
-from rootless.record import record
+from rootless.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -211,12 +211,26 @@ def create(paths: Paths, name: str, *, subnets: list[tuple[str, str, str]] | Non
         ranges.sort(key=lambda r: len(r.gateway))
         made = Network(name, os.urandom(32).hex(), now(), tuple(ranges), internal,
                        labels or {}, options or {}, egress, deny)
-        write_atomic(_file(paths, name), jsontext.dumps({
-            "name": name, "id": made.id, "created": made.created,
-            "ranges": [r.plain() for r in ranges], "internal": internal,
-            "labels": made.labels, "options": made.options, "egress": list(egress),
-            "deny": deny}).encode())
+        _write(paths, made)
     events.emit(paths.data, "network", "create", made.id, {"name": name, "type": "bridge"})
+    return made
+
+
+def _write(paths: Paths, network: Network) -> None:
+    write_atomic(_file(paths, network.name), jsontext.dumps({
+        "name": network.name, "id": network.id, "created": network.created,
+        "ranges": [r.plain() for r in network.ranges], "internal": network.internal,
+        "labels": network.labels, "options": network.options, "egress": list(network.egress),
+        "deny": network.deny}).encode())
+
+
+def set_rules(paths: Paths, name: str, egress: tuple[str, ...], *, deny: bool) -> Network:
+    """With other rules from now on. Raises UsageError, NotFound, StorageError."""
+    with Lock(paths.networks + "/.lock"):
+        before = load(paths, name)
+        _check_rules(name, egress, deny=deny, internal=before.internal)
+        made = replace(before, egress=egress, deny=deny)
+        _write(paths, made)
     return made
 
 
@@ -229,8 +243,7 @@ def check_name(name: str) -> None:
 
 def _check_rules(name: str, egress: tuple[str, ...], *, deny: bool, internal: bool) -> None:
     if internal and (egress or deny):
-        raise UsageError(f"cannot make network {name}: an internal one has no way out for rules "
-                         "to be about")
+        raise UsageError(f"cannot give rules to network {name}: an internal one has no way out")
     from slirp.options import SlirpError
     from slirp.rules import Rules
 

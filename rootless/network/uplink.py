@@ -148,6 +148,11 @@ class Uplink:
             except HostError as e:
                 os.write(2, f"uplink: {e.message}\n".encode())
 
+    def set_rules(self, rules: Sequence[str], *, deny: bool) -> None:
+        """What they do not allow any more ends. Raises HostError."""
+        self.rules, self.deny = rules, deny
+        self._ask("set_rules", {"rules": list(rules), "default": "deny" if deny else "allow"})
+
     def log(self, since: int) -> list[dict[str, Any]]:
         """What was dialled after the entry of a number: see slirp/journal.py. Raises HostError."""
         found: list[dict[str, Any]] = self._ask("log", {"since": since})["return"]["entries"]

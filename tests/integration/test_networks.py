@@ -350,6 +350,11 @@ def test_what_may_be_reached_outside_and_what_was_is_told(box: Box) -> None:
             follower.kill()
         told = cli.ok("network", "inspect", "net-g").json[0]["Egress"]
         assert told == {"Rules": [f"allow {HOST4} {open_.port} tcp"], "Default": "deny"}
+        cli.ok("network", "update", "--egress", f"deny {HOST4} {open_.port}", "--egress-default",
+               "allow", "net-g")
+        reached = [cli("exec", name, "nc", "-w", "20", HOST4, str(s.port), stdin=b"").text
+                   for s in (open_, shut)]
+        assert reached == ["", "from the world"]
 
 
 ANSWER = r"""
@@ -467,6 +472,7 @@ def test_network_ls_as_docker(cli: Cli) -> None:
     (("rm", "nosuch"), "no such network"), (("ls", "--filter", "colour=blue"), "colour"),
     (("prune",), "--force"), (("prune", "-f", "--filter", "x"), "filter"),
     (("create", "--egress", "x", "x"), "egress rule"),
+    (("update", "bridge"), "nothing to change"), (("update", "bridge", "--egress", "x"), "rule"),
     (("create", "--egress-default", "perhaps", "x"), "allow or deny"),
     (("create", "--egress", "deny any", "--internal", "x"), "internal"),
     (("log", "nosuch"), "no such network"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 
 from rootless.build import modes, mounts, near
 from rootless.build.instructions import (
@@ -330,7 +329,7 @@ def _onbuild(node: Node) -> Onbuild:
     if word in ("FROM", "MAINTAINER"):
         raise node.where.error(f"{word} isn't allowed as an ONBUILD trigger",
                                token=node.trigger.word)
-    text = node.where.text.strip()[len("ONBUILD"):].strip(string.whitespace)
+    text = node.where.text.strip()[len("ONBUILD"):].strip()
     return Onbuild(node.where, text + "".join(f"\n{h.text}{h.name}" for h in node.heredocs))
 
 

@@ -220,6 +220,7 @@ def remove_unused(paths: Paths, tests: list[Test], *, everything: bool) -> tuple
     from rootless.container.size import of_volumes
     from rootless.userns import keeper
 
+    volumes.sweep(paths)
     used = mounted.users(paths)
     doomed = [v for v in volumes.every(paths) if v.name not in used
               and (everything or v.anonymous) and all(test(v) for test in tests)]

@@ -12,6 +12,7 @@ So none is removed between being chosen and being used. Readers take no lock.
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from rootless import events, jsontext
@@ -195,3 +196,28 @@ def remove(paths: Paths, volume: Volume) -> None:
     knows that no container uses it."""
     trash.take(paths, volume.path)
     events.emit(paths.data, "volume", "destroy", volume.name, {"driver": "local"})
+
+
+def sweep(paths: Paths) -> None:
+    """Clear what makers left that were killed, when nobody is at it: directories without a
+    record."""
+    try:
+        names = os.listdir(paths.volumes)
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = f"{paths.volumes}/{name}"
+        if not valid_name(name) or os.path.exists(path + "/volume.json"):
+            continue
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.exists(path + "/volume.json"):
+                trash.discard(paths, path)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(fd)

@@ -91,6 +91,14 @@ def test_volume_and_secret_commands_killed_at_any_moment(box: Box) -> None:
     assert not [n for n in os.listdir(box.cli.store / "volumes") if n.startswith("killed")]
 
 
+def test_what_a_killed_maker_left_of_a_volume_is_cleared(box: Box) -> None:
+    half = box.cli.store / "volumes" / ("0" * 64)
+    (half / "_data").mkdir(parents=True)
+    assert half.name not in box.cli.ok("volume", "ls", "-q").text
+    box.cli.ok("volume", "prune", "-f")
+    assert not half.exists()
+
+
 def test_a_container_and_its_volumes_killed_while_they_are_removed(box: Box) -> None:
     before = set(box.cli.ok("volume", "ls", "-q").text.split())
     for _ in range(8):

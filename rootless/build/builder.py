@@ -173,10 +173,11 @@ class Build:
                 raise start.where.error(f"cannot start from {start.image}: it is a directory",
                                         token=start.image, hint="FROM scratch and COPY --from it")
             try:
-                self._base(base, self._plan.starts[index].platform)
+                self._base(base, start.platform)
             except RootlessError as e:
-                raise self._plan.starts[index].where.error(e.message, token=base, hint=e.hint
-                                                           ) from None
+                raise start.where.error(e.message,
+                                        token=self.dockerfile.stages[index].start.image,
+                                        hint=self._plan.hint(base) or e.hint) from None
         for one in self._instructions[index]:
             for name in graph.froms(one):
                 origin = self._plan.origin(name, one.where)
@@ -184,7 +185,8 @@ class Build:
                     try:
                         self._base(origin, "")
                     except RootlessError as e:
-                        raise one.where.error(e.message, token=name, hint=e.hint) from None
+                        raise one.where.error(e.message, token=name,
+                                              hint=self._plan.hint(name) or e.hint) from None
 
     def _base(self, name: str, platform: str) -> None:
         """An image that the build stands on or copies from, unpacked."""

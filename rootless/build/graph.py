@@ -53,6 +53,11 @@ class Plan:
         """It is a named context, and no stage or image."""
         return isinstance(origin, str) and origin.startswith(CONTEXT)
 
+    def hint(self, name: str) -> str | None:
+        """For what was taken as an image and is none: a stage or a context may have been meant."""
+        return near.hint(name.lower(), [*(s.name for s in self.dockerfile.stages if s.name),
+                                        *self.contexts])
+
     def origin(self, name: str, where: Where) -> Origin:
         """What --from=NAME means. Raises DockerfileError."""
         return _origin(self.dockerfile, self.contexts, name, where)

@@ -102,6 +102,14 @@ def test_named_contexts_stand_for_directories_and_images(builder: Builder,
                       says="invalid argument for --build-context")
 
 
+def test_a_stage_that_was_misspelt_is_named(builder: Builder) -> None:
+    (builder.where / "Dockerfile").write_text(
+        "FROM scratch AS build\nCOPY f1 /\nFROM scratch\nCOPY --from=biuld /f1 /\n")
+    result = builder.cli.fails(1, "build", "--pull=never", str(builder.where), says="biuld")
+    assert "hint: did you mean build?" in result.error
+    assert ">>> COPY --from=biuld /f1 /" in result.error
+
+
 def test_the_epoch_is_an_argument_or_a_variable(builder: Builder) -> None:
     builder.build("ARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /epoch\n",
                   "--build-arg", "SOURCE_DATE_EPOCH=86400")

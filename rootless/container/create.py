@@ -91,6 +91,10 @@ def _create(paths: Paths, userns: Userns, wanted: Wanted, image: Image | None) -
         if joins(wanted.network):
             connect.first_wish(directory, name, wanted, config, image_config)
         data = _record(cid, name, wanted, image, image_config, config)
+        if image is not None:
+            from rootless.image.unpack import covered
+
+            data["covered"] = covered(paths, userns, image.layers)
         if secret is not None:
             data.update(secrets=secret.shown, secret_variables=secret.variables)
         if attached is not None and image is not None:

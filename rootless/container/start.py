@@ -149,7 +149,8 @@ def root_mounts(container: Container, userns: Userns) -> list[RootMount]:
 
         return [(m.at, list(m.lower), m.upper, m.work, m.through)
                 for m in hostroot.prepare(container.paths, userns, where)]
-    lower = [container.paths.layer(d) for d in reversed(data["layers"])]
+    lower = [container.paths.layer(d)
+             for d in reversed(data["layers"][data.get("covered", 0):])]
     if data.get("flat"):
         lower = [where + "/flat"]
         os.makedirs(lower[0], exist_ok=True)

@@ -42,13 +42,13 @@ from rootless.image.tar import (
     show,
 )
 from rootless.storage.rootdir import IMPLIED
+from rootless.storage.rootdir import OPAQUE as OPAQUE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.userns.subid import Extent
 
 STAT = "user.rootless.stat"
-OPAQUE = "user.overlay.opaque"
 
 _WHITEOUT = b".wh."
 _META = b".wh..wh."

@@ -28,6 +28,7 @@ import os
 from rootless.errors import ImageError, RootlessError, StorageError, os_reason
 from rootless.files import Lock, space_hint, write_all
 from rootless.storage import trash
+from rootless.storage.rootdir import OPAQUE
 from rootless.userns import keeper
 
 TYPE_CHECKING = False
@@ -49,6 +50,15 @@ _PIPE = 1 << 20
 def layer_present(paths: Paths, userns: Userns, diff_id: str) -> bool:
     """Is the layer unpacked, and with the owners that this namespace gives?"""
     return _attribute(userns, paths.layer(diff_id), MAP) == map_of(userns)
+
+
+def covered(paths: Paths, userns: Userns, layers: tuple[str, ...]) -> int:
+    """How many of the lowest layers nobody sees, as the root of one above them is opaque. The
+    kernel obeys that mark in every directory but the roots of layers."""
+    for depth in range(len(layers) - 1, 0, -1):
+        if _attribute(userns, paths.layer(layers[depth]), OPAQUE) == b"y":
+            return depth
+    return 0
 
 
 def layer_size(paths: Paths, userns: Userns, diff_id: str) -> int:

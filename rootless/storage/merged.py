@@ -18,6 +18,7 @@ import os
 from rootless import errors, linux
 from rootless.errors import RootlessError, StorageError, os_reason
 from rootless.files import write_all
+from rootless.storage.rootdir import OPAQUE
 from rootless.userns import keeper
 
 TYPE_CHECKING = False
@@ -141,9 +142,22 @@ def _open(paths: Paths, layer: str) -> int:
                            hint="rootless system check --repair") from None
 
 
+def _seen(layers: list[int]) -> list[int]:
+    """Without those below an opaque root: the kernel obeys that mark in every directory but the
+    roots of layers."""
+    for depth, fd in enumerate(layers, 1):
+        try:
+            if os.getxattr(f"/proc/self/fd/{fd}", OPAQUE) == b"y":
+                return layers[:depth]
+        except OSError:
+            continue
+    return layers
+
+
 def overlay(layers: list[int], empty: int, target: str) -> None:
     """Mount layers, top first, read-only at `target`. Fewer than two are filled up with
     `empty`, as an overlay without an upper directory has at least two."""
+    layers = _seen(layers)
     names = [str(fd) for fd in layers] + [str(empty)] * (len(layers) < 2)
     if len(names) < 2:
         # Nothing at all: the kernel takes no directory twice.

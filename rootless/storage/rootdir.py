@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rootless.paths import Paths
     from rootless.userns.keeper import Userns
 
+# On a directory of a layer that hides what the layers below have there.
+OPAQUE = "user.overlay.opaque"
 # On the root of a layer whose archive says nothing of it.
 IMPLIED = "user.rootless.implied"
 # Of the layer as such, and of its place among others.

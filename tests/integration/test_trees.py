@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -344,6 +346,27 @@ def test_hard_links_to_lower_layers_are_refused_by_both(
     assert podman("pull", "-q", "--tls-verify=false", name).returncode != 0
     fresh.fails(1, "pull", name, says="no file of this layer")
     assert os.listdir(fresh.store / "tmp") == []
+
+
+def test_an_opaque_root_hides_all_layers_below(fresh: Cli, server: Registry,
+                                               base: list[Layer]) -> None:
+    """The kernel's overlay does not look for that mark on the root of a layer."""
+    hidden = Layer(Tar().dir("d").file("d/x").file("gone").bytes())
+    whole = Layer(Tar().file(".wh..wh..opq").file("there").bytes())
+    name, same = (f"{server.address}/opaque:{n}" for n in "12")
+    images.push(server.address, "opaque", "1", Image([hidden, whole, *base], {}))
+    images.push(server.address, "opaque", "2", Image([whole, *base], {}))
+    fresh.ok("pull", "-q", name)
+    fresh.ok("pull", "-q", same)
+    assert fresh.ok("image", "diff", name, same).text == ""
+    ours = inside(fresh, name)
+    assert "./there" in ours and not {"./gone", "./d"} & set(ours)
+    listed = fresh.ok("run", "--name", "c", "--network", "none", name, "ls", "/").text.split()
+    assert "there" in listed and not {"gone", "d"} & set(listed)
+    assert "gone" not in fresh.ok("start", "-a", "c").text.split()
+    with tarfile.open(fileobj=io.BytesIO(fresh.ok("export", "c").out)) as tar:
+        names = tar.getnames()
+    assert "there" in names and "gone" not in names
 
 
 def test_the_root_is_as_the_uppermost_layer_that_describes_it_has_it(

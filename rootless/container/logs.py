@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 # The length of `2026-01-02T03:04:05.000000006Z`, and of what stands before the text of a line.
 _STAMP, _HEAD = 30, 40
+_WHOLE = {b" stdout F ": b"stdout", b" stderr F ": b"stderr"}
+# How far the lines of one write are looked for.
+_WINDOW = 1 << 18
 
 
 def entries(driver: str, data: bytes) -> list[Entry]:
@@ -48,15 +51,28 @@ def _json_entries(data: bytes) -> list[Entry]:
 
 
 def plain(driver: str, data: bytes) -> list[tuple[bytes, bytes]]:
-    """(stream, text) in order, without the times; much at once where one stream alone speaks."""
-    if driver != "json-file":
-        lines = data.split(b"\n")
-        last = lines.pop()
-        heads = {line[_STAMP:_HEAD] for line in lines}
-        for stream in (b"stdout", b"stderr"):
-            if heads == {b" %s F " % stream} and not last:
-                return [(stream, b"\n".join([line[_HEAD:] for line in lines]) + b"\n")]
-    return [(stream, text) for _, stream, text in entries(driver, data)]
+    """(stream, text) in order, without the times."""
+    if driver == "json-file":
+        return [(stream, text) for _, stream, text in _json_entries(data)]
+    out = []
+    at = 0
+    while at < len(data):
+        head = data[at:at + _HEAD]
+        end = data.find(b"\n", at) + 1 or len(data)
+        if end - at <= _HEAD or head[_STAMP:] not in _WHOLE:
+            out += [(stream, text) for _, stream, text in _cri_entries(data[at:end])]
+        else:
+            # What was written at one time has one head, which is taken off all its lines at once.
+            mark = b"\n" + head
+            if data.startswith(head, end):
+                last = data.rfind(mark, end - 1, at + _WINDOW)
+                beyond = data.find(b"\n", last + 1) + 1
+                if beyond and data.count(b"\n", at, last + 1) == data.count(mark, at,
+                                                                           last + len(mark)):
+                    end = beyond
+            out.append((_WHOLE[head[_STAMP:]], data[at + _HEAD:end].replace(mark, b"\n")))
+        at = end
+    return out
 
 
 def read(container: Container, *, follow: bool, tail: int | None) -> Iterator[bytes]:

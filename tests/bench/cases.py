@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import builds, files, networks
+from tests.bench import builds, files, lives, networks
 from tests.bench.engines import Engine
 from tests.integration.support import leftovers, registry
 
@@ -47,16 +47,6 @@ def exec_true(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
         yield ours.seconds("exec", "e", "true"), theirs.seconds("exec", "e", "true")
     for engine in (ours, theirs):
         engine("rm", "-f", "e")
-
-
-def ps_of_100(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
-    for engine in (ours, theirs):
-        for n in range(100):
-            engine("create", "--network", "none", "--name", f"p{n}", image, "true")
-    for _ in range(rounds):
-        yield ours.seconds("ps", "-a"), theirs.seconds("ps", "-a")
-    for engine in (ours, theirs):
-        engine("rm", "-f", *(f"p{n}" for n in range(100)))
 
 
 def pull(ours: Engine, theirs: Engine, image: str, rounds: int) -> Pairs:
@@ -197,7 +187,10 @@ CASES = {
     "network": Case("the default network adds", 0.5, networks.added_to_run, 15),
     "exec": Case("exec", 0.35, exec_true, 15),
     "detach": Case("run -d", 0.6, run_detached, 11),
-    "ps": Case("ps -a of 100", 1.0, ps_of_100, 11),
+    "ps": Case("ps -a of 200", 1.0, lives.ps_of_200, 9),
+    "stop": Case("stop and rm of 20", 0.6, lives.stop_and_remove, 5),
+    "at-once": Case("run -d, 20 at once", 0.6, lives.start_at_once, 5),
+    "logs": Case("logs of a million lines", 0.5, lives.long_log, 5),
     "pull": Case("pull, one layer of 100 MB", 0.5, pull, 5, "big"),
     "pull-12": Case("pull, 12 layers of 20 MB", 0.6, pull, 5, "twelve"),
     "pull-again": Case("pull of what is there", 0.5, pull_again, 15),

@@ -53,6 +53,21 @@ def test_the_log_gives_back_every_byte_of_each_stream(tmp_path_factory: pytest.T
         assert b"".join(t for s, t in logs.plain("k8s-file", found) if s == stream) == said
 
 
+@given(st.lists(st.tuples(st.sampled_from([b"stdout", b"stderr"]),
+                          st.text("a\n", min_size=1, max_size=30).map(str.encode))))
+@settings(deadline=None)
+def test_lines_of_one_write_come_out_as_they_went_in(
+        tmp_path_factory: pytest.TempPathFactory, written: list[tuple[bytes, bytes]]) -> None:
+    path = tmp_path_factory.mktemp("log") / "log"
+    log = Log(str(path))
+    for stream, data in written:
+        log.write(stream, data)
+    shown = logs.plain("k8s-file", path.read_bytes())
+    for stream in (b"stdout", b"stderr"):
+        assert (b"".join(t for s, t in shown if s == stream)
+                == b"".join(d for s, d in written if s == stream))
+
+
 @given(st.lists(st.tuples(st.sampled_from([b"stdout", b"stderr"]), st.text(min_size=1)),
                 min_size=1), st.integers(1, 7))
 @settings(deadline=None)

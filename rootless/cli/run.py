@@ -120,7 +120,8 @@ def run(options: Options) -> int:
         sent = True
         link = attach.Attached(
             options.monitor, stdin=stdin, tty=wanted.tty, detach_keys=wanted.detach_keys,
-            kill=None if wanted.tty and stdin else lambda n: _proxy(container, n))
+            kill=None if (wanted.tty and stdin) or options.boolean("sig-proxy") is False
+            else lambda n: _proxy(container, n))
         said = link.wait_started()
         if said != b"S":
             raise _start_failed(container, failure(said))
@@ -479,7 +480,9 @@ cannot be run, 127 when it is not found, 128+N when signal N ended it."""
 
 COMMANDS = {
     "run": Command("run", "IMAGE [COMMAND] [ARG...]", _HELP, run,
-                   (*_SHARED, Option("detach", FLAG, "Print the id and leave it running", "d")),
+                   (*_SHARED, Option("detach", FLAG, "Print the id and leave it running", "d"),
+                    Option("sig-proxy", OPTIONAL, "Pass on signals (default true)",
+                           metavar="BOOL", default="true")),
                    least=1, interspersed=False, error_exit=125),
     "create": Command("create", "IMAGE [COMMAND] [ARG...]",
                       "Make a container without starting it.", make, _SHARED,

@@ -6,7 +6,7 @@ import os
 import sys
 
 from rootless import paths as places
-from rootless.cli.command import FLAG, LIST, VALUE, Command, Option, Options
+from rootless.cli.command import FLAG, LIST, OPTIONAL, VALUE, Command, Option, Options
 from rootless.cli.life import names
 from rootless.container import attach, cgroups, frames, life, signals, store
 from rootless.container.early import fork_early
@@ -128,7 +128,7 @@ def attach_to(options: Options) -> int:
     container = store.find(places.of_this_user(), options.args[0])
     return _attach(container, stdin=not options.flag("no-stdin"),
                    keys=options.value("detach-keys"),
-                   proxy=(options.value("sig-proxy") or "true") != "false")
+                   proxy=options.boolean("sig-proxy") is not False)
 
 
 def _attach(container: Container, *, stdin: bool, keys: str | None, proxy: bool) -> int:
@@ -181,6 +181,6 @@ COMMANDS = {
     "attach": Command("attach", "CONTAINER",
                       "Connect standard input and output to a running container.", attach_to, (
                           _KEYS, Option("no-stdin", FLAG, "Do not pass on standard input"),
-                          Option("sig-proxy", VALUE, "Pass on signals (default true)",
-                                 metavar="BOOL")), least=1, most=1),
+                          Option("sig-proxy", OPTIONAL, "Pass on signals (default true)",
+                                 metavar="BOOL", default="true")), least=1, most=1),
 }

@@ -119,10 +119,9 @@ class Monitor:
         action = self.plan["health"]["on_failure"]
         if status != "unhealthy" or action == "none":
             return
-        if action in ("kill", "stop"):
-            self.stay = True
-        else:
-            self.again = True
+        # One that was killed may be brought back by the restart policy.
+        self.stay = action == "stop"
+        self.again = action == "restart"
         if action == "kill":
             self._signal(9)
             return

@@ -114,6 +114,10 @@ def test_an_unhealthy_one_is_started_again_when_asked_for(box: Box, name: str) -
 
 
 def test_the_policy_brings_back_what_was_killed_for_its_health(box: Box, name: str) -> None:
+    start(box, name, "exit 1", "--health-retries", "1", "--health-on-failure", "kill", "--restart",
+          "on-failure:2")
+    eventually(lambda: box.cli.ok("inspect", "-f", "{{.State.Status}} {{.RestartCount}}",
+                                  name).text == "exited 2", "it was given two more tries", 30)
     box.refuses("--health-cmd", "true", "--health-on-failure", "restart", "--restart", "always",
                 says="--restart")
 

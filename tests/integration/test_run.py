@@ -166,6 +166,26 @@ def test_a_signal_to_the_command_reaches_the_container(box: Box, name: str) -> N
     assert process.returncode == 42
 
 
+def test_a_signal_is_not_passed_on_when_that_is_not_wanted(box: Box) -> None:
+    """It ends the command; the container runs on."""
+    for verb in ("run", "attach"):
+        with box.running("-i", then=("sleep", "1000")) as name:
+            words = (("attach", "--sig-proxy=false", name) if verb == "attach" else
+                     ("run", "--sig-proxy=false", "--name", "unproxied", box.image, "sh", "-c",
+                      "echo begun; exec sleep 1000"))
+            with box.cli.popen(*words, stdout=subprocess.PIPE) as process:
+                if verb == "run":
+                    assert process.stdout is not None
+                    assert process.stdout.readline() == b"begun\n"
+                    name = "unproxied"
+                else:
+                    time.sleep(0.5)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == -signal.SIGTERM
+            assert box.cli.ok("inspect", "-f", "{{.State.Status}}", name).text == "running"
+            box.cli("rm", "-f", "unproxied")
+
+
 def test_init_ends_what_ignores_nothing_and_handles_nothing(box: Box) -> None:
     """A first process without a handler never sees SIGTERM; --init makes another the first."""
     with box.popen("--init", then=("sh", "-c", "echo ready; exec sleep 1000"),

@@ -10,6 +10,9 @@ given up every other root.
     entries     what was found, file by file, in an order that is always the same
     digest      what is worth a cache key: names, kinds, permissions, links, contents; no times,
                 and no owners, which are the instruction's to give
+
+A file is read twice, for the key and for the layer. One that changed in between is an error: the
+cache would else give its new content for the old one, for ever.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rootless.build.source import Where
+
+    Stamp = tuple[int, int, int, int, int]      # device, inode, size, times of change
 
 _READ = 1 << 20
 _MOST_LINKS = 40
@@ -77,6 +82,7 @@ class Tree:
         self.root = root
         self.ignore = ignore or Ignore()
         self.name = name
+        self._digested: dict[str, Stamp] = {}
 
     # ---- selecting -----------------------------------------------------------------------------
 
@@ -321,15 +327,29 @@ class Tree:
         return linux.openat2(self.root, path or ".", flags, resolve=_BENEATH)
 
     def open(self, path: str) -> int:
-        """A descriptor of a regular file of the tree. Raises BuildError."""
+        """A descriptor of a regular file of the tree, as it was when `digest` read it. Raises
+        BuildError."""
+        fd, stamp = self._file(path)
+        if self._digested and self._digested.get(path) != stamp:
+            os.close(fd)
+            raise BuildError(f"cannot copy {path} of {self.name}: it changed during the build",
+                             hint="build again when nothing writes there")
+        return fd
+
+    def open_for_digest(self, path: str) -> int:
+        fd, self._digested[path] = self._file(path)
+        return fd
+
+    def _file(self, path: str) -> tuple[int, Stamp]:
         try:
             fd = self._open(path, _FILE)
         except OSError as e:
             raise self._unreadable(path, e) from None
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
             os.close(fd)
             raise BuildError(f"cannot read {path} of {self.name}: it is no file any more")
-        return fd
+        return fd, (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
 def open_directory(path: str, ignore: Ignore | None = None,
@@ -373,7 +393,7 @@ def digest(tree: Tree, found: Sequence[Found]) -> str:
             mode = 0 if entry.link else stat.S_IMODE(st.st_mode)
             total.update(_field(kind, entry.name, mode, entry.link, st.st_rdev))
             if stat.S_ISREG(st.st_mode):
-                total.update(_content(tree.open(entry.path), buffer))
+                total.update(_content(tree.open_for_digest(entry.path), buffer))
     return total.hexdigest()
 
 

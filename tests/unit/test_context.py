@@ -276,6 +276,19 @@ def test_a_links_target_counts(root: Path) -> None:
     assert digest(root, "dir") != before
 
 
+def test_a_file_that_changes_between_key_and_layer_is_an_error(root: Path) -> None:
+    tree = tree_of(root)
+    found = tree.select(["dir"], where=WHERE)
+    context.digest(tree, found)
+    os.close(tree.open("dir/one"))
+    (root / "dir/one").write_text("else")
+    (root / "dir/new").write_text("new")
+    for path in ("dir/one", "dir/new"):
+        with pytest.raises(BuildError, match=f"cannot copy {path} of .*: it changed during the"):
+            tree.open(path)
+    os.close(tree.open("dir/two"))
+
+
 def test_what_is_left_out_does_not_count(root: Path) -> None:
     before = digest(root, ".", ignore="dir2")
     (root / "dir2/one").write_text("else")

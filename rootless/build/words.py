@@ -161,9 +161,9 @@ class _Reader:
         return "".join(out), words.done
 
     def _here(self) -> str:
-        """<< and the white space behind it belong to the word that follows."""
+        """<< or <<- and the white space behind it belong to the word that follows."""
         start = self._at
-        self._at += 2
+        self._at += 3 if self._text.startswith("<<-", start) else 2
         while self._peek() and is_space(self._peek()):
             self._at += 1
         return self._text[start:self._at]

@@ -50,6 +50,7 @@ def test_quotes_of_a_document_are_text() -> None:
 def test_raw_words_stay_as_written() -> None:
     assert raw_words("a \"b c\" $x \\y << 'E' 3<<-F") == (
         "a", '"b c"', "$x", "\\y", "<< 'E'", "3<<-F")
+    assert raw_words("a <<-  E << -F") == ("a", "<<-  E", "<< -F")
     assert raw_words("an 'open quote") == ()
     assert unquoted("\"a b\"\\c$x") == ("a bc$x",)
 

@@ -29,6 +29,7 @@ KEPT, OUTPUT = 5, 4096
 # What is not said of a check, in seconds.
 DEFAULTS = {"interval": 30.0, "timeout": 30.0, "start_period": 0.0, "start_interval": 5.0,
             "retries": 3}
+LONGEST = 1 << 62               # nanoseconds that an image may ask for
 CHUNK = 1 << 16
 
 
@@ -202,15 +203,21 @@ def command(test: list[str], shell: list[str]) -> list[str]:
     return []
 
 
+def _words(value: Any) -> list[str]:
+    return [str(word) for word in value] if isinstance(value, list) else []
+
+
 def settings(image: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The check of a container, in seconds; None where there is none. `image`: its `config`.
     `wanted`: what was said on the command line: test, interval, timeout, start_period,
-    start_interval, retries, on_failure."""
-    theirs = image.get("Healthcheck") or {}
+    start_interval, retries, on_failure. What the image says may be nonsense: then it is nothing."""
+    theirs = image.get("Healthcheck")
+    if not isinstance(theirs, dict):
+        theirs = {}
     test = wanted.get("test")
     if test is None:
-        test = [str(word) for word in theirs.get("Test") or []]
-    args = command(test, [str(word) for word in image.get("Shell") or []])
+        test = _words(theirs.get("Test"))
+    args = command(test, _words(image.get("Shell")))
     if not args:
         return None
     made: dict[str, Any] = {"test": args, "words": test,
@@ -220,7 +227,7 @@ def settings(image: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | 
                              ("start_interval", "StartInterval", 1e9), ("retries", "Retries", 1)):
         given = wanted.get(ours)
         said = theirs.get(name)
-        if given is None and isinstance(said, (int, float)) and said > 0:
+        if given is None and isinstance(said, (int, float)) and 0 < said < LONGEST:
             given = said / unit
         made[ours] = given or DEFAULTS[ours]
     return made

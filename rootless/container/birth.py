@@ -46,13 +46,11 @@ class Born:
         if self.networks is not None:
             self.networks.release()
             self.networks = None
-        oom = False
+        oom = self.oom()
         if self.cgroup:
             from rootless.cgroup import tree
 
-            where = tree.directory(self.cgroup)
-            oom = tree.oom_kills(where) > 0
-            tree.clear(where, self.userns)
+            tree.clear(tree.directory(self.cgroup), self.userns)
             self.cgroup = ""
         if self.inside:
             _end_scattered(self.inside, self.userns, single=self.single)
@@ -61,6 +59,14 @@ class Born:
             os.close(self.userns)
             self.userns = -1
         return oom
+
+    def oom(self) -> bool:
+        """Has the kernel killed in it for want of memory?"""
+        if not self.cgroup:
+            return False
+        from rootless.cgroup import tree
+
+        return tree.oom_kills(tree.directory(self.cgroup)) > 0
 
     def find_cgroup(self) -> None:
         from rootless.cgroup import tree

@@ -168,6 +168,7 @@ def update(container: Container, changes: dict[str, Any]) -> None:
         if state.running:
             _change(container, limits.settings(before), merged)
         store.reconfigure(container, config)
+        container.event("update")
     finally:
         os.close(lock)
 

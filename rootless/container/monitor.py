@@ -137,6 +137,8 @@ class Monitor:
     def _go_on(self, code: int) -> bool:
         """Start it again, where that is wanted; False when this was its end."""
         plan = self.plan
+        if self.born.oom():
+            self._event("oom")
         self._event("die", exitCode=str(code))
         failure: Failure | None = None
         lasted = time.monotonic() - self.begun
@@ -386,7 +388,6 @@ class Monitor:
             self.health = None
         if self.born.close():
             self.oom = True
-            self._event("oom")
         self.input_waiting.clear()
         self.input_ends = False
         self.first = -1

@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.support.cli import Cli
 
+pytest.register_assert_rewrite("tests.vm.inside.limits")
+
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:

@@ -30,6 +30,12 @@ def inspect(cli: Cli, name: str) -> dict[str, Any]:
     return found
 
 
+def events(cli: Cli, name: str) -> list[str]:
+    """What has happened to it."""
+    return cli.ok("events", "--stream=false", "--filter", f"container={name}", "--format",
+                  "{{.Action}}").text.splitlines()
+
+
 def cgroup_of(cli: Cli, name: str) -> Path:
     """Directory of the cgroup that its first process is in."""
     pid = inspect(cli, name)["State"]["Pid"]
@@ -49,6 +55,7 @@ def hog_is_killed(cli: Cli, name: str) -> None:
     assert done.rc == 137, done
     state = inspect(cli, name)["State"]
     assert state["OOMKilled"] is True
+    assert events(cli, name)[-2:] == ["oom", "die"]
     assert state["ExitCode"] == 137
 
 
@@ -123,6 +130,7 @@ def pause(cli: Cli, name: str, tmp_path: Path) -> None:
     cli.ok("pause", name)
     cli.ok("stop", name)
     assert inspect(cli, name)["State"]["ExitCode"] == 6
+    assert [e for e in events(cli, name) if "pause" in e] == ["pause", "unpause", "pause"]
 
 
 def stats(cli: Cli, name: str) -> None:

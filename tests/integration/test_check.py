@@ -19,6 +19,8 @@ FIRST = Layer(Tar().dir("d", uid=0).file("d/f", b"hello").file("mine", b"1234", 
     "link", "d").file("gone").bytes())
 SECOND = Layer(Tar().file("second", b"2" * 5000).whiteout("gone").bytes())
 IMAGE = Image([FIRST, SECOND], {"Cmd": ["/x"]})
+# Docker's lines of `system df`.
+KINDS = ["Images", "Containers", "Local Volumes", "Build Cache"]
 
 
 @pytest.fixture
@@ -252,9 +254,9 @@ def test_df_counts_images_and_what_containers_have_written(box: Box) -> None:
         assert [line for line in out.splitlines() if line.endswith(name) and " 3MB " in line]
     found = [json.loads(line) for line in box.cli.ok("system", "df", "--format",
                                                      "json").text.splitlines()]
-    assert [f["Type"] for f in found] == ["Images", "Containers"]
+    assert [f["Type"] for f in found] == KINDS
 
 
 def test_df_of_a_store_that_is_not_there_yet_is_nothing(fresh: Cli) -> None:
     assert fresh.ok("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Size}}"
-                    ).text.splitlines() == ["Images 0 0B", "Containers 0 0B"]
+                    ).text.splitlines() == [f"{kind} 0 0B" for kind in KINDS]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -85,12 +86,9 @@ def landlock_create_ruleset(handled: int) -> int:
 
 def landlock_add_rule(ruleset: int, allowed: int, path: int) -> None:
     """Allow below the directory whose descriptor is `path`."""
-    class Beneath(ctypes.Structure):
-        _pack_ = 1
-        _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
-
-    _check(_libc.syscall(_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH,
-                         ctypes.byref(Beneath(allowed, path)), 0), "landlock_add_rule")
+    beneath = struct.pack("=Qi", allowed, path)     # struct landlock_path_beneath_attr, packed
+    _check(_libc.syscall(_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, beneath, 0),
+           "landlock_add_rule")
 
 
 def landlock_restrict_self(ruleset: int) -> None:

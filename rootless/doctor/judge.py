@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OK, FALLBACK, MISSING = "ok", "fallback", "missing"
 EVERY_GID = "0 2147483647"
 CONTROLLERS = ("cpu", "memory", "pids")
+RARER_CONTROLLERS = ("cpuset", "io")
 # What a file server makes of the owners and whiteouts of image files.
 NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "9p",
                      "afs", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "panfs", "pvfs2"))
@@ -230,7 +231,9 @@ def _cgroup(facts: Facts) -> Line:
         return Line(name, MISSING, detail)
     lacking = [c for c in CONTROLLERS if c not in cgroup.controllers]
     if not lacking:
-        return Line(name, OK, f"cgroup v2, {' '.join(cgroup.controllers)} in {cgroup.path}")
+        rarer = " ".join(c for c in RARER_CONTROLLERS if c not in cgroup.controllers)
+        return Line(name, OK, f"cgroup v2, {' '.join(cgroup.controllers)} in {cgroup.path}"
+                    + (f"; not delegated: {rarer}" if rarer else ""))
     fix = advice.DELEGATE if facts.systemd else ""
     have = " ".join(cgroup.controllers) or "no controller"
     return Line(name, MISSING if not cgroup.controllers else FALLBACK,

@@ -130,6 +130,7 @@ def test_each_distribution_gets_its_own_command() -> None:
     (Cgroup("v2", "", ()), "missing", "no systemd user manager", "loginctl enable-linger ann"),
     (Cgroup("v2", "/x", ("memory", "pids")), "fallback", "not delegated: cpu", "Delegate="),
     (Cgroup("v2", "/x", ()), "missing", "no controller", "Delegate="),
+    (Cgroup("v2", "/x", ("cpu", "io", "memory", "pids")), "ok", "not delegated: cpuset", ""),
     (Cgroup("none", "", ()), "missing", "no cgroups", ""),
 ], ids=["hybrid", "v1", "no manager", "some", "no controllers", "none"])
 def test_limits_that_cannot_be_set_are_told_with_what_helps(

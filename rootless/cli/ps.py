@@ -87,7 +87,7 @@ def _fields(c: Container, s: State, *, cut: bool, size: str = "") -> dict[str, s
         "ID": c.id[:12] if cut else c.id,
         "Image": str(c.data["image"]),
         "Command": f'"{words}"',
-        "CreatedAt": str(c.data["created"]),
+        "CreatedAt": f"{c.data['created'][:19].replace('T', ' ')} +0000 UTC",
         "RunningFor": f"{age(str(c.data['created']))} ago",
         "State": filters.word(s),
         "Status": status(s, c.health(s)),

@@ -279,6 +279,7 @@ def test_ps_formats(cli: Cli, box: Box, four: dict[str, str]) -> None:
     assert ps("{{.ID}}|{{.Names}}|{{.Image}}|{{.Command}}") == \
         f'{cid[:12]}|four-bad|{box.image}|"sh -c exit 3"'
     assert re.fullmatch(r"Exited \(3\) (Less than a|\d+) seconds? ago", ps("{{.Status}}"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000 UTC", ps("{{.CreatedAt}}"))
     assert ps("{{upper .State}} {{.Labels}} {{.Networks}}") == "EXITED four= bridge"
     assert re.split(" {2,}|\n", ps("table {{.Names}}\t{{.State}}")) == ["NAMES", "STATE",
                                                                        "four-bad", "exited"]

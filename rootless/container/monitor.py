@@ -120,8 +120,10 @@ class Monitor:
         if status != "unhealthy" or action == "none":
             return
         # One that was killed may be brought back by the restart policy.
-        self.stay = action == "stop"
-        self.again = action == "restart"
+        if action == "stop":
+            self.stay = True
+        elif action == "restart":
+            self.again = not self.stay
         if action == "kill":
             self._signal(9)
             return

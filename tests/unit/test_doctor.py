@@ -132,7 +132,7 @@ def test_each_distribution_gets_its_own_command() -> None:
     (Cgroup("v2", "/x", ()), "missing", "no controller", "Delegate="),
     (Cgroup("v2", "/x", ("cpu", "io", "memory", "pids")), "ok", "not delegated: cpuset", ""),
     (Cgroup("none", "", ()), "missing", "no cgroups", ""),
-], ids=["hybrid", "v1", "no manager", "some", "no controllers", "none"])
+], ids=["hybrid", "v1", "no manager", "some", "no controllers", "usual ones", "none"])
 def test_limits_that_cannot_be_set_are_told_with_what_helps(
         cgroup: Cgroup, status: str, says: str, fix: str) -> None:
     found = line("limits", cgroup=cgroup)

@@ -21,6 +21,7 @@ import sys
 from rootless import clock, errors, linux
 from rootless.build import context, graph, output, parse, scope, stage, state
 from rootless.build.ignore import Ignore
+from rootless.build.progress import INTERVAL
 from rootless.build.state import State
 from rootless.build.workspace import Workspace
 from rootless.container import create
@@ -128,6 +129,7 @@ class Build:
                 finally:
                     self.workspace.close()
         finally:
+            self._progress.close()
             os.close(self.userns.fd)
             gc.settle(self.paths)
 
@@ -244,7 +246,8 @@ class Build:
                         waiting.remove(index)
                         child = _Child(self, index, states)
                         running[child.fd] = child
-                for fd in select.select(list(running), [], [])[0]:
+                self._progress.tick()
+                for fd in select.select(list(running), [], [], INTERVAL)[0]:
                     child = running[fd]
                     result = child.hear(self._progress)
                     if result is not None:

@@ -73,7 +73,7 @@ def build(options: Options) -> int:
 def _build(options: Options) -> int:
     from rootless.build.builder import Build
     from rootless.build.ignore import Ignore
-    from rootless.build.progress import Progress
+    from rootless.build.progress import Live, Plain, Progress
     from rootless.build.scope import unused_build_args
 
     if (options.value("progress") or "auto") not in ("auto", "plain"):
@@ -109,7 +109,8 @@ def _build(options: Options) -> int:
             if options.flag("check"):
                 return found
         quiet = options.flag("quiet")
-        progress = Progress(None if quiet else sys.stderr, sys.stderr)
+        live = sys.stderr.isatty() and options.value("progress") != "plain"
+        progress = (Progress if quiet else Live if live else Plain)(sys.stderr)
         image = Build(paths, dockerfile, where, ignore, wanted, progress).run()
         unused = unused_build_args(dockerfile, [name for name, _ in wanted.build_args])
         if unused:

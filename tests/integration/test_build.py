@@ -517,6 +517,18 @@ def test_the_result_goes_where_it_is_wanted(project: Project, tmp_path: Path) ->
     project.cli.fails(125, "build", "-o", "type=wrong", where, says="type=wrong")
 
 
+def test_on_a_terminal_what_is_done_stays_and_what_runs_is_redrawn(project: Project) -> None:
+    project.dockerfile("FROM BASE\nRUN echo passing by; sleep 0.5\nRUN true\n")
+    with project.cli.terminal("build", str(project.where), rows=30, columns=70) as terminal:
+        assert terminal.wait(60) == 0
+        shown = terminal.output.decode()
+    assert "=> => # " in shown and "passing by" in shown and "\x1b[" in shown
+    after = shown[shown.rindex("[3/3] RUN true"):]
+    assert "passing by" not in after and "writing image" not in after
+    rows = [line for line in shown.split("\n") if "[2/3]" in line]
+    assert all(len(line.split("\x1b[J")[-1].rstrip("\r")) <= 70 for line in rows)
+
+
 # ---- others --------------------------------------------------------------------------------------
 
 def test_what_is_built_can_be_pushed_and_pulled_by_others(

@@ -86,9 +86,10 @@ def _checker(paths: Paths, *, quick: bool) -> Checker:
 # ---- df ----------------------------------------------------------------------------------------
 
 def df(options: Options) -> int:
-    from rootless.image import usage
+    from rootless.image import steps, usage
 
     paths = places.of_this_user()
+    paths.ensure()
     images = store.every(paths)
     made = containers.every(paths)
     layers, blobs = usage.layer_sizes(paths), usage.blob_sizes(paths)
@@ -97,9 +98,13 @@ def df(options: Options) -> int:
     needed = {d for c in made for d in c.data["layers"]}
     needed |= {d for i in images if i.id in used for d in i.layers}
     kept = {d for i in images if i.id in used for d in (i.digest, i.id, *i.blobs)}
-    whole = sum(layers.values()) + sum(blobs.values())
+    cached = {m.diff_id: m.blob for _, m in steps.every(paths) if m is not None}
+    others = needed | {d for i in images for d in i.layers}
+    cache = {d: layers.get(d, 0) + blobs.get(b, 0) for d, b in cached.items() if d not in others}
+    held = sum(cache.values())
+    whole = sum(layers.values()) + sum(blobs.values()) - held
     free = (sum(n for d, n in layers.items() if d not in needed)
-            + sum(n for d, n in blobs.items() if d not in kept))
+            + sum(n for d, n in blobs.items() if d not in kept)) - held
     running = [c for c in made if c.state().running]
     stopped = sum(written[c.id] for c in made if c not in running)
     identities = {i.id for i in images}
@@ -107,7 +112,8 @@ def df(options: Options) -> int:
     sizes = _volume_sizes(paths, kept_volumes)
     rows = [_summary("Images", len(identities), len(identities & used), whole, free),
             _summary("Containers", len(made), len(running), sum(written.values()), stopped),
-            _volumes_summary(paths, kept_volumes, sizes)]
+            _volumes_summary(paths, kept_volumes, sizes),
+            _summary("Build Cache", len(cached), len(cached) - len(cache), held, held)]
     template = options.value("format")
     if template is not None:
         from rootless.cli.template import render_rows

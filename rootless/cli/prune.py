@@ -43,7 +43,9 @@ def container(options: Options) -> int:
 
 
 def system(options: Options) -> int:
-    """docker's: containers, networks, images and, with --volumes, volumes without a name."""
+    """docker's: containers, networks, images, the cache of builds where no filter asks for less
+    and, with --volumes, volumes without a name."""
+    from rootless.build import cache
     from rootless.cli.network import prune_unused
     from rootless.cli.volume import remove_unused
 
@@ -56,8 +58,8 @@ def system(options: Options) -> int:
                        hint="rootless system prune, then rootless volume prune")
     images = "images without at least one container" if everything else "dangling images"
     more = ", volumes without a name" if volumes else ""
-    if not confirmed(options, f"This removes all stopped containers, unused networks, {images}"
-                              f"{more}."):
+    if not confirmed(options, f"This removes all stopped containers, unused networks, {images}, "
+                              f"the cache of builds{more}."):
         return 1
     size = _containers(paths, tests)
     networks = prune_unused(paths, [lambda n: all(t(n.created, n.labels) for t in tests)])[0]
@@ -67,7 +69,10 @@ def system(options: Options) -> int:
                                     everything=False)
         _section("Volumes", [v.name for v in gone])
         size += freed
-    _reclaimed(size + _images(paths, tests, everything=everything))
+    size += _images(paths, tests, everything=everything)
+    if not tests:
+        size += cache.prune(paths, everything=everything)
+    _reclaimed(size)
     return 0
 
 
@@ -132,7 +137,8 @@ COMMANDS = {
         Option("all", FLAG, "Also those with a tag", "a"), _FILTER, FORCE,
     ), most=0),
     "system prune": Command("system prune", "", "Remove containers that do not run, networks that "
-                            "none is made for, and images without a tag.", system, (
+                            "none is made for, images without a tag, and what builds "
+                            "keep for the next.", system, (
         Option("all", FLAG, "Also images with a tag that no container was made from", "a"),
         _FILTER, FORCE,
         Option("volumes", FLAG, "Also volumes without a name that no container uses"),

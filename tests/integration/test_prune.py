@@ -74,3 +74,20 @@ def test_reset_takes_volumes_and_leaves_the_directories_they_stood_for(fresh: Cl
     assert (outside / "f").read_text() == "mine\n"
     assert not (fresh.store / "volumes").exists()
     fresh.ok("volume", "create", "again")
+
+
+def test_the_cache_of_builds_is_counted_and_pruned(fresh: Cli) -> None:
+    image = with_volumes(fresh)
+    (fresh.home / "context").mkdir()
+    (fresh.home / "context/Dockerfile").write_text(
+        f"FROM {image}\nRUN head -c 100000 /dev/zero >/f\nRUN echo more >/g\n")
+    fresh.ok("build", "-q", "-t", "built:1", "context")
+    assert fresh.ok("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Size}}"
+                    ).text.splitlines()[-1] == "Build Cache 2 0B"
+    fresh.ok("rmi", "built:1")
+    size = fresh.ok("system", "df", "--format", "{{.Size}}").text.splitlines()[-1]
+    assert size.startswith("10") and size.endswith("kB")
+    fresh.ok("system", "prune", "-f", "--filter", "label=x")
+    assert fresh.ok("system", "df", "--format", "{{.TotalCount}}").text.splitlines()[-1] == "2"
+    assert "reclaimed space: 10" in fresh.ok("system", "prune", "-f").text
+    assert fresh.ok("system", "df", "--format", "{{.TotalCount}}").text.splitlines()[-1] == "0"

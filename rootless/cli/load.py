@@ -34,9 +34,11 @@ def load(options: Options) -> int:
     paths = places.of_this_user()
     paths.ensure()
     directory, fd = archive.open_input(options.value("input") or "-")
+    # Before the lock: a keeper that is just starting would hold it, too.
+    userns = keeper.open_userns(paths)
     try:
         with store.hold(paths):
-            loaded = archive.load(paths, keeper.open_userns(paths), directory, fd,
+            loaded = archive.load(paths, userns, directory, fd,
                                   platform=options.value("platform") or "",
                                   progress=_progress(options))
     finally:
@@ -63,9 +65,10 @@ def import_(options: Options) -> int:
             raise UsageError(f"cannot import {origin}: it is a directory",
                              hint=f"tar -C {origin} -c . | rootless import -")
         source = rootfs.read_from(fd, origin)
+    userns = keeper.open_userns(paths)
     try:
         with store.hold(paths):
-            image = rootfs.make(paths, keeper.open_userns(paths), source, origin=origin,
+            image = rootfs.make(paths, userns, source, origin=origin,
                                 name=options.args[1] if len(options.args) > 1 else "",
                                 lines=options.list("change"),
                                 message=options.value("message") or "",

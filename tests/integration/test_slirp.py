@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -324,5 +325,18 @@ def test_it_ends_with_the_one_who_started_it() -> None:
         _, status = os.waitpid(one.pid, 0)
         one.pid = 0
         assert status == 0
+    finally:
+        one.close()
+
+
+def test_another_process_takes_over_the_device_of_one_that_was_killed() -> None:
+    one = Net(options())
+    try:
+        with Server(4, echo) as server:
+            assert one.python(CONNECT, server.host, server.port) == "connected"
+            one.stop(signal.SIGKILL)
+            os.close(one.lifeline)
+            one.start()
+            assert one.python(CONNECT, server.host, server.port) == "connected"
     finally:
         one.close()

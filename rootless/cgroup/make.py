@@ -5,6 +5,7 @@ A plan is plain data, made by the command and carried to the launcher:
     how, parent, socket     of the `Place`
     id, name                of the container
     path                    of the cgroup; "" where systemd chooses it
+    asked                   somebody said where it must be
     settings                [(file, value, option), …]
     properties              of the scope
     writable                the container may divide it
@@ -40,10 +41,10 @@ def enter(plan: Plan, monitor: int) -> bool:
     """Make the cgroup, set the limits, move this process into it. True: it is the container's own
     and writable for it.
 
-    Where no limit was asked for, a container starts without a cgroup if none can be made. Raises
-    StartError, HostError.
+    Where neither a limit nor a place was asked for, a container starts without a cgroup if none
+    can be made. Raises StartError, HostError.
     """
-    asked = any(option for _, _, option in plan["settings"])
+    asked = plan["asked"] or any(option for _, _, option in plan["settings"])
     try:
         if plan["how"] == "systemd":
             _enter_scope(plan, monitor)

@@ -32,19 +32,24 @@ def machine(paths: Paths) -> Machine:
 
 
 def place(paths: Paths, parent: str) -> Place:
-    """Where a container's cgroup goes. Raises UsageError, HostError."""
+    """Where a container's cgroup goes. Raises UsageError; HostError, where it was asked to be in
+    `parent` and cannot be."""
     from rootless import config
     from rootless.cgroup import where
 
     policy = config.load(paths, os.environ).choice("cgroups", where.POLICIES)
-    return where.find(machine(paths), policy, parent)
+    found = where.find(machine(paths), policy, parent)
+    if parent and not found.how:
+        raise HostError(f"cannot use --cgroup-parent {parent}: {found.why}", hint=found.hint)
+    return found
 
 
 def plan(container: Container, config: dict[str, Any], owner: tuple[int, int] | None) -> \
         dict[str, Any]:
     """See rootless.cgroup.make. Raises HostError when a limit that was asked for cannot be held."""
     data = container.data
-    there = place(container.paths, config["annotations"].get("org.rootless.cgroup-parent", ""))
+    parent = config["annotations"].get("org.rootless.cgroup-parent", "")
+    there = place(container.paths, parent)
     settings, properties = [], []
     resources = config["linux"].get("resources")
     if resources:
@@ -63,7 +68,7 @@ def plan(container: Container, config: dict[str, Any], owner: tuple[int, int] | 
     if there.how == "direct":
         path = f"{there.parent.rstrip('/')}/{tree.PREFIX}{container.id}"
     return {"how": there.how, "parent": there.parent, "socket": there.socket, "path": path,
-            "id": container.id, "name": container.name, "owner": owner,
+            "id": container.id, "name": container.name, "owner": owner, "asked": bool(parent),
             "settings": [(s.file, s.value, s.option) for s in settings],
             "properties": properties, "writable": there.guarded or data["privileged"]}
 
@@ -177,10 +182,7 @@ def require(paths: Paths, resources: dict[str, Any], parent: str) -> None:
     """Raises HostError when a container with these limits could not be started here and now."""
     from rootless.cgroup import limits, where
 
-    there = place(paths, parent)
-    where.require(there, limits.settings(resources))
-    if parent and not there.how:
-        raise HostError(f"cannot use --cgroup-parent {parent}: {there.why}", hint=there.hint)
+    where.require(place(paths, parent), limits.settings(resources))
 
 
 def _change(container: Container, before: list[Any], resources: dict[str, Any]) -> None:

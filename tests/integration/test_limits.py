@@ -36,6 +36,12 @@ def test_a_limit_that_cannot_be_held_names_option_controller_reason_and_remedy(
     assert 'hint: cgroups = "auto" in config.toml' in refused.error
 
 
+@pytest.mark.parametrize("parent", ["mine.slice", "/mine"])
+def test_a_place_that_cannot_be_is_an_error(without: Box, parent: str) -> None:
+    without.refuses("--cgroup-parent", parent, says=f"cannot use --cgroup-parent {parent}: cgroups "
+                                                    "are disabled")
+
+
 def test_no_container_is_made_with_a_limit_that_cannot_be_held(without: Box) -> None:
     before = without.cli.ok("ps", "-aq").text
     without.cli.fails(1, "create", "--memory", "64m", without.image, says="cannot set --memory")

@@ -70,7 +70,13 @@ def used(where: Path, seconds: float) -> float:
 def half_a_processor(cli: Cli, name: str) -> None:
     cli.ok("run", "-d", "--name", name, "--cpus", "0.5", "host", "sh", "-c", SPIN)
     where = cgroup_of(cli, name)
-    assert 0.45 <= used(where, 2.5) <= 0.55
+    # A machine whose host is busy may not get as much; more it must never get.
+    for _ in range(6):
+        got = used(where, 2)
+        assert got <= 0.55
+        if got >= 0.45:
+            return
+    raise AssertionError(f"it never got its half of a processor, but {got}")
 
 
 def fork_bomb(cli: Cli, name: str) -> None:

@@ -192,8 +192,10 @@ def _work_directory(path: str, *, make: bool) -> None:
     try:
         os.chdir(path or "/")
     except OSError as e:
-        raise CommandNotExecutable(f"cannot enter the working directory: {path}: {os_reason(e)}",
-                                   hint="choose another with --workdir") from None
+        # docker sees to a container's own before anything runs (125); to that of exec the runtime.
+        kind = StartError if make else CommandNotExecutable
+        raise kind(f"cannot enter the working directory: {path}: {os_reason(e)}",
+                   hint="choose another with --workdir") from None
 
 
 def _inside(root: str) -> None:

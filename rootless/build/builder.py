@@ -27,6 +27,7 @@ from rootless.build.workspace import Workspace
 from rootless.container import create
 from rootless.errors import BuildError, DockerfileError, RootlessError, StorageError
 from rootless.image import gc, manifest, store
+from rootless.image.unpack import covered
 from rootless.image.workers import Ended
 from rootless.record import record
 from rootless.storage import merged
@@ -205,7 +206,7 @@ class Build:
         if image is None or image.file:
             raise BuildError(f"cannot build from {name}: it is no image in the store")
         store.ensure_layers(self.paths, self.userns, image)
-        self._images[name] = state.of_image(image)
+        self._images[name] = state.of_image(image, covered(self.paths, self.userns, image.layers))
         self._progress.done(number)
 
     def _publish(self, result: State) -> Image:

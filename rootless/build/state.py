@@ -26,13 +26,16 @@ COMMENT = "buildkit.dockerfile.v0"
 
 
 class State:
-    """`layers`: (diffID, descriptor of the blob), bottom first. `image`: the image's configuration
-    (image-spec, config.md), without `rootfs`. `time`: of the last thing that was made."""
+    """`layers`: (diffID, descriptor of the blob), bottom first; the first `covered` of them are
+    hidden whole by one above. `image`: the image's configuration (image-spec, config.md), without
+    `rootfs`. `time`: of the last thing that was made."""
 
-    def __init__(self, layers: list[tuple[str, Document]], image: Document, time: str) -> None:
+    def __init__(self, layers: list[tuple[str, Document]], image: Document, time: str,
+                 covered: int = 0) -> None:
         self.layers = layers
         self.image = image
         self.time = time
+        self.covered = covered
 
     @property
     def config(self) -> Document:
@@ -49,14 +52,14 @@ class State:
         return digest("layers", *self.diff_ids)
 
     def directories(self, paths: Paths) -> list[str]:
-        """Of the layers, top first."""
-        return [paths.layer(d) for d in reversed(self.diff_ids)]
+        """Of the layers that are seen, top first."""
+        return [paths.layer(d) for d in reversed(self.diff_ids[self.covered:])]
 
     def copy(self) -> State:
         return from_plain(jsontext.loads(jsontext.dumps(self.plain())))
 
     def plain(self) -> list[Any]:
-        return [[list(la) for la in self.layers], self.image, self.time]
+        return [[list(la) for la in self.layers], self.image, self.time, self.covered]
 
     def add(self, made: Made, created_by: str) -> None:
         """A step that changed files."""
@@ -75,8 +78,8 @@ class State:
 
 
 def from_plain(value: Any) -> State:
-    layers, image, when = value
-    return State([(diff_id, descriptor) for diff_id, descriptor in layers], image, when)
+    layers, image, when, covered = value
+    return State([(diff_id, descriptor) for diff_id, descriptor in layers], image, when, covered)
 
 
 def scratch(platform: Platform, now: str) -> State:
@@ -85,7 +88,8 @@ def scratch(platform: Platform, now: str) -> State:
                       "config": config.scratch(), "history": []}, now)
 
 
-def of_image(image: Image) -> State:
+def of_image(image: Image, covered: int) -> State:
+    """`covered`: see `image.unpack.covered`."""
     found: Document = jsontext.loads(jsontext.dumps(image.config))
     found.pop("rootfs", None)
     # Those of docker's own builder describe the container it was made in.
@@ -97,7 +101,7 @@ def of_image(image: Image) -> State:
         found["history"] = []
     layers = [(diff_id, {k: la[k] for k in ("mediaType", "digest", "size")})
               for diff_id, la in zip(image.layers, image.manifest["layers"])]
-    return State(layers, found, str(found.get("created") or "1970-01-01T00:00:00Z"))
+    return State(layers, found, str(found.get("created") or "1970-01-01T00:00:00Z"), covered)
 
 
 def write(paths: Paths, state: State, *, epoch: int | None) -> Document:

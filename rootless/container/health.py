@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from rootless.container.exec import Exec
+    from rootless.container.store import Container
+
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 FILE = "health.json"
 KEPT, OUTPUT = 5, 4096
@@ -31,6 +34,7 @@ DEFAULTS = {"interval": 30.0, "timeout": 30.0, "start_period": 0.0, "start_inter
             "retries": 3}
 LONGEST = 1 << 62               # nanoseconds that an image may ask for
 CHUNK = 1 << 16
+LOOK_SECONDS = 0.1
 
 
 class Verdict:
@@ -63,10 +67,13 @@ class Verdict:
 class Health:
     """The checks of a container, for the monitor's loop: descriptors to wait for, and times."""
 
-    def __init__(self, plan: dict[str, Any], changed: Callable[[str], None]) -> None:
-        """`changed` is told each new status. Call `start` when the container has started."""
+    def __init__(self, plan: dict[str, Any], changed: Callable[[str], None],
+                 paused: Callable[[], bool]) -> None:
+        """`changed` is told each new status. Call `start` when the container has started. One that
+        is `paused` is not asked."""
         self._plan = plan
         self._changed = changed
+        self._paused = paused
         self._verdict = Verdict(plan["health"])
         self._log: list[str] = []
         self._child = 0
@@ -92,12 +99,17 @@ class Health:
 
     def act(self) -> None:
         now = time.monotonic()
-        if self._child and now >= self._deadline:
+        seconds = self._plan["health"]["timeout"]
+        if self._child and now >= self._deadline and self._paused():
+            self._deadline = now + seconds      # its process stands still as well
+        elif self._child and now >= self._deadline:
             self._kill()
-            seconds = self._plan["health"]["timeout"]
             self._end(-1, f"Health check exceeded timeout ({seconds:g}s)".encode())
         elif not self._child and now >= self._next:
-            self._ask()
+            if self._paused():
+                self._next = now + self._verdict.pause(now - self._begun)
+            else:
+                self._ask()
 
     def read(self) -> None:
         """Something came from the check."""
@@ -165,7 +177,6 @@ def probe(plan: dict[str, Any]) -> NoReturn:
     """In a child of the monitor: run the check and end as it does."""
     from rootless import linux
     from rootless import paths as places
-    from rootless.container import exec as entering
     from rootless.container import pump, store
     from rootless.container.start import seccomp_program
     from rootless.errors import RootlessError
@@ -184,13 +195,28 @@ def probe(plan: dict[str, Any]) -> NoReturn:
             made = planning.process(
                 dict(config["process"], args=plan["health"]["test"]), config["annotations"],
                 seccomp_program(container, config, userns), userns, None, first=False, dies=True)
-            running = entering.start(container, made, planning.to_join(config), tty=False,
-                                     stdin=False, detach=False)
-            code = pump.pump(running, stdin=False) & 0xFF
+            where = planning.to_join(config)
+            code = pump.pump(_enter(container, made, where), stdin=False) & 0xFF
     except RootlessError as e:
         os.write(2, e.message.encode())
         code = e.exit_code or 126
     os._exit(code)
+
+
+def _enter(container: Container, made: dict[str, Any], where: int) -> Exec:
+    """One that was paused since is waited for: the monitor is patient meanwhile."""
+    from rootless.container import cgroups
+    from rootless.container import exec as entering
+    from rootless.errors import Conflict
+
+    while True:
+        while cgroups.paused(container.state()):
+            time.sleep(LOOK_SECONDS)
+        try:
+            return entering.start(container, made, where, tty=False, stdin=False, detach=False)
+        except Conflict:
+            if not cgroups.paused(container.state()):
+                raise
 
 
 def command(test: list[str], shell: list[str]) -> list[str]:

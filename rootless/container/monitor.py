@@ -104,10 +104,20 @@ class Monitor:
         if self.plan["health"]:
             from rootless.container.health import Health
 
-            self.health = Health(self.plan, self._health_is)
+            self.health = Health(self.plan, self._health_is, self._paused)
             self.health.start()
         self._record("running", pid=self.born.pid)
         self._event("start")
+
+    def _paused(self) -> bool:
+        if not self.born.cgroup:
+            return False
+        from rootless.cgroup import tree
+
+        try:
+            return tree.frozen(tree.directory(self.born.cgroup))
+        except OSError:
+            return False        # it is about to end
 
     def _event(self, action: str, **more: str) -> None:
         plan = self.plan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +78,18 @@ def test_the_command_is_the_images_or_the_one_given(image: dict[str, Any], wante
                                                     args: list[str] | None) -> None:
     made = health.settings(image, wanted)
     assert (made and made["test"]) == args
+
+
+def test_one_that_is_paused_is_not_asked(tmp_path: Path) -> None:
+    told: list[str] = []
+    checks = health.Health({"dir": str(tmp_path), "health": rules(test=["false"], interval=0.001)},
+                           told.append, lambda: True)
+    checks.start()
+    for _ in range(5):
+        time.sleep(0.002)
+        checks.act()
+        assert checks.fileno() == -1
+    assert told == []
 
 
 def test_times_are_the_given_ones_then_the_images_then_dockers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,20 @@ from tests.vm.inside.limits import cgroup_of, eventually, inspect
 def name(cli: Cli) -> Iterator[str]:
     yield "again"
     cli("rm", "-f", "again")
+
+
+def test_one_that_is_paused_is_not_ill(cli: Cli, name: str) -> None:
+    cli.ok("run", "-d", "--name", name, "--health-cmd", "true", "--health-interval", "500ms",
+           "--health-retries", "1", "--health-on-failure", "kill", "host", "sleep", "1000",
+           timeout=120)
+    eventually(lambda: inspect(cli, name)["State"]["Health"]["Status"] == "healthy", "it is well",
+               60)
+    cli.ok("pause", name, timeout=120)
+    time.sleep(4)
+    assert inspect(cli, name)["State"]["Paused"] is True
+    assert inspect(cli, name)["State"]["Health"]["Status"] == "healthy"
+    cli.ok("unpause", name, timeout=120)
+    assert inspect(cli, name)["State"]["Running"] is True
 
 
 def test_the_policy_and_restart_find_the_scope_again(cli: Cli, name: str) -> None:

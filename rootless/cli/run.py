@@ -110,6 +110,7 @@ _SHARED = (
 def run(options: Options) -> int:
     detach = options.flag("detach")
     wanted = from_options(options)
+    proxied = options.boolean("sig-proxy") is not False
     paths = places.of_this_user()
     container, userns, lock = _make(paths, options, wanted)
     sent = False
@@ -120,7 +121,7 @@ def run(options: Options) -> int:
         sent = True
         link = attach.Attached(
             options.monitor, stdin=stdin, tty=wanted.tty, detach_keys=wanted.detach_keys,
-            kill=None if (wanted.tty and stdin) or options.boolean("sig-proxy") is False
+            kill=None if (wanted.tty and stdin) or not proxied
             else lambda n: _proxy(container, n))
         said = link.wait_started()
         if said != b"S":

@@ -38,7 +38,8 @@ class Box:
 
     def _kept(self) -> list[str]:
         return sorted(f"{d}/{name}" for d in ("containers", "names", "tmp")
-                      if (self.cli.store / d).is_dir() for name in os.listdir(self.cli.store / d))
+                      if (self.cli.store / d).is_dir() for name in os.listdir(self.cli.store / d)
+                      if name != ".lock")
 
     def popen(self, *options: str, then: tuple[str, ...], **more: Any) -> Process:
         """A command line that is running."""

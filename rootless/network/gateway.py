@@ -11,6 +11,7 @@ user's namespace, out of the containers' reach. An internal network has no tun0 
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 
 from rootless.errors import HostError, os_reason
@@ -146,8 +147,14 @@ class Gateway:
         try:
             container.do(pair)
         except FileExistsError:
-            # Of a gateway whose keeper was killed: the kernel is still clearing it away.
-            container.do(netlink.delete_link(container.index(device)))
+            # Of the container's process before this one, or of a gateway whose keeper was killed:
+            # the kernel is still clearing it away.
+            for link, name in ((self.netlink, port), (container, device)):
+                try:
+                    link.do(netlink.delete_link(link.index(name)))
+                except OSError as e:
+                    if e.errno != errno.ENODEV:
+                        raise
             container.do(pair)
         done = False
         here = 0

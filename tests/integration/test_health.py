@@ -159,10 +159,10 @@ def test_checks_leave_nothing_in_the_monitor(box: Box, name: str) -> None:
                         if line.startswith("Rss:"))
         return len(os.listdir(f"/proc/{pid}/fd")), resident
 
-    before = weight()
     first = health(box.cli, name)["Log"][-1]["End"]
     eventually(lambda: len([e for e in health(box.cli, name)["Log"] if e["Start"] > first]) == 5,
                "five more")
+    before = weight()       # with all loaded that a check needs
     for _ in range(8):
         last = health(box.cli, name)["Log"][-1]["End"]
         while health(box.cli, name)["Log"][0]["Start"] <= last:

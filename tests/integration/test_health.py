@@ -162,14 +162,16 @@ def test_checks_leave_nothing_in_the_monitor(box: Box, name: str) -> None:
     first = health(box.cli, name)["Log"][-1]["End"]
     eventually(lambda: len([e for e in health(box.cli, name)["Log"] if e["Start"] > first]) == 5,
                "five more")
-    before = weight()       # with all loaded that a check needs
-    for _ in range(8):
-        last = health(box.cli, name)["Log"][-1]["End"]
-        while health(box.cli, name)["Log"][0]["Start"] <= last:
-            time.sleep(0.05)
-    after = weight()
-    assert after[0] <= before[0] + 1
-    assert after[1] < before[1] + 300
+    weights = [weight()]        # with all loaded that a check needs
+    for _ in range(3):
+        for _ in range(8):
+            last = health(box.cli, name)["Log"][-1]["End"]
+            while health(box.cli, name)["Log"][0]["Start"] <= last:
+                time.sleep(0.05)
+        weights.append(weight())
+    assert weights[-1][0] <= weights[0][0] + 1
+    # The interpreter takes memory in large pieces, now and then; a leak takes some each time.
+    assert min(b - a for (_, a), (_, b) in zip(weights, weights[1:])) < 100, weights
 
 
 @pytest.mark.parametrize("options", [

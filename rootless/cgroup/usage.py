@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from rootless.cgroup import tree
 from rootless.record import record
 
@@ -105,10 +103,3 @@ def pressure(text: str) -> float | None:
         if words[:1] == ["some"] and len(words) > 1 and words[1].startswith("avg10="):
             return float(words[1][len("avg10="):])
     return None
-
-
-def processors(effective: str) -> int:
-    """How many CPUs a list names; the machine's where it is empty."""
-    from rootless.cgroup.limits import numbers
-
-    return len(numbers(effective)) if effective.strip() else os.cpu_count() or 1

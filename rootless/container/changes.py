@@ -15,8 +15,7 @@ import stat
 from rootless.errors import UsageError
 from rootless.files import write_all
 from rootless.image.difference import ADDED, CHANGED, DELETED, Change
-from rootless.image.layer import OPAQUE
-from rootless.image.tree import attributes, walk
+from rootless.image.tree import attributes, hides, walk
 from rootless.storage import merged
 
 TYPE_CHECKING = False
@@ -99,7 +98,7 @@ def changes(upper: int, lower: int, stubs: frozenset[bytes]) -> list[Change]:
             found[path] = ADDED
         elif is_directory and below[path]:
             found[path] = CHANGED
-            if _opaque(parent, name):
+            if hides(parent, name):
                 found.update(_hidden(parent, name, plain, lower))
             elif _same_directory(parent, name, st, plain, old, lower):
                 alike.add(path)
@@ -129,13 +128,6 @@ def _stat(path: bytes, root: int) -> os.stat_result | None:
         return os.stat(path, dir_fd=root, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _opaque(parent: int, name: bytes) -> bool:
-    try:
-        return os.getxattr(b"/proc/self/fd/%d/%s" % (parent, name), OPAQUE) == b"y"
-    except OSError:
-        return False
 
 
 def _hidden(parent: int, name: bytes, plain: bytes, lower: int) -> dict[bytes, str]:

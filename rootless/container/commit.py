@@ -8,15 +8,12 @@ paused meanwhile where its cgroup can be frozen, so that the files fit each othe
 
 from __future__ import annotations
 
-import os
-
 from rootless import jsontext
 from rootless.clock import now
 from rootless.container import changes
-from rootless.container.copying import READ, Gathered
 from rootless.errors import NotFound, StorageError, UsageError
 from rootless.image import changes as instructions
-from rootless.image import compress, gc, store
+from rootless.image import gc, seal, store
 from rootless.image.archive import Blob, put_manifest
 from rootless.image.compress import form_of_blob
 from rootless.image.pax import Writer
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.container.store import Container
+    from rootless.image.seal import Write
     from rootless.image.store import Image
     from rootless.paths import Paths
     from rootless.userns.keeper import Userns
@@ -87,48 +85,20 @@ def _base(paths: Paths, container: Container) -> Image:
 
 def _layer(container: Container, userns: Userns, layers: list[str]) -> tuple[str, Blob] | None:
     """(diffID, blob) of what was changed; None for nothing."""
-    import hashlib
-
     stubs = changes.mount_points(container)
-    r, w = os.pipe()
 
-    def send() -> None:
-        os.close(r)
+    def send(write: Write) -> None:
         upper, (lower,) = changes.opened(container), merged.mount(container.paths, [layers])
         found = changes.changes(upper, lower, stubs)
         if not found:
             return
         # A whiteout lies at the path itself; what an opaque directory hides is told by its mark.
-        out = Gathered(w)
-        tar = Writer(out.write)
+        tar = Writer(write)
         pack(upper, tar, layer=True, only=frozenset(c.path[1:] for c in found))
         tar.finish()
-        out.flush()
 
-    compressor = compress.stream("gzip")
-    digest = hashlib.sha256()
-    writer = store.BlobWriter(container.paths)
-    child = merged.Child(container.paths, userns, send)
-    waited = False
-    try:
-        os.close(w)
-        empty = True
-        while data := os.read(r, READ):
-            empty = False
-            digest.update(data)
-            writer.write(compressor.compress(data))
-        waited = True
-        child.wait()
-        if empty:
-            return None
-        writer.write(compressor.flush())
-        blob, size = writer.commit(None, None)
-        return "sha256:" + digest.hexdigest(), Blob(blob, size, "gzip")
-    finally:
-        os.close(r)
-        if not waited:
-            child.abandon()
-        writer.abort()
+    sealed = seal.keep(container.paths, userns, send)
+    return None if sealed is None else (sealed.diff_id, Blob(sealed.blob, sealed.size, "gzip"))
 
 
 def config_of(container: Container) -> dict[str, Any]:

@@ -31,8 +31,13 @@ from rootless.storage.rootdir import IMPLIED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Union
+
     from rootless.paths import Paths
     from rootless.userns.keeper import Userns
+
+    Write = Callable[[Union[bytes, memoryview]], None]
 
 _BLOCK = 1 << 18
 _TAR = 1 << 16
@@ -60,6 +65,16 @@ def seal(paths: Paths, userns: Userns, upper: str, *, stubs: Stubs | None = None
          latest: int | None = None) -> Sealed:
     """`upper`: the directory, in the store; it is gone afterwards. `latest`: no time stamp in the
     layer is after that second. Raises StorageError."""
+    sealed = keep(paths, userns, lambda write: _pack(paths, userns, upper, write, stubs, latest))
+    assert sealed is not None           # the end of an archive at the least
+    _publish(paths, userns, upper, sealed.diff_id)
+    write_atomic(store.note_path(paths, sealed.diff_id), sealed.blob.encode())
+    return sealed
+
+
+def keep(paths: Paths, userns: Userns, send: Callable[[Write], None]) -> Sealed | None:
+    """The tar that `send` writes, in a child that is root of the user's namespace, as a compressed
+    blob in the store; None when it writes nothing. Raises what `send` raises, StorageError."""
     import hashlib
 
     r, w = os.pipe()
@@ -68,15 +83,18 @@ def seal(paths: Paths, userns: Userns, upper: str, *, stubs: Stubs | None = None
     writer = store.BlobWriter(paths)
     child = None
     try:
-        child = merged.Child(paths, userns, lambda: _pack(paths, userns, upper, w, r, stubs,
-                                                          latest))
+        child = merged.Child(paths, userns, lambda: _gathered(w, r, send))
         os.close(w)
         w = -1
+        empty = True
         while data := os.read(r, _BLOCK):
+            empty = False
             inner.update(data)
             writer.write(compressor.compress(data))
         done, child = child, None
         done.wait()
+        if empty:
+            return None
         writer.write(compressor.flush())
         blob, size = writer.commit(None, None)
     finally:
@@ -86,10 +104,7 @@ def seal(paths: Paths, userns: Userns, upper: str, *, stubs: Stubs | None = None
         if child is not None:
             child.abandon()
         writer.abort()
-    diff_id = "sha256:" + inner.hexdigest()
-    _publish(paths, userns, upper, diff_id)
-    write_atomic(store.note_path(paths, diff_id), blob.encode())
-    return Sealed(diff_id, blob, size)
+    return Sealed("sha256:" + inner.hexdigest(), blob, size)
 
 
 def _publish(paths: Paths, userns: Userns, upper: str, diff_id: str) -> None:
@@ -114,17 +129,8 @@ def _publish(paths: Paths, userns: Userns, upper: str, diff_id: str) -> None:
 
 # ---- in the child ------------------------------------------------------------------------------
 
-def _pack(paths: Paths, userns: Userns, upper: str, out: int, other: int, stubs: Stubs | None,
-          latest: int | None) -> None:
+def _gathered(out: int, other: int, send: Callable[[Write], None]) -> None:
     os.close(other)
-    root = os.open(os.path.relpath(upper, paths.data),
-                   os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if stubs is not None and stubs.paths:
-        (below,) = merged.mount(paths, [list(stubs.below)])
-        for path in stubs.paths:
-            _take_away(root, below, path.strip("/").split("/"))
-    if latest is not None:
-        _clamp(root, latest * 10**9)
     held = bytearray()
 
     def write(data: bytes | memoryview) -> None:
@@ -134,10 +140,23 @@ def _pack(paths: Paths, userns: Userns, upper: str, out: int, other: int, stubs:
             write_all(out, held)
             held.clear()
 
+    send(write)
+    write_all(out, held)
+
+
+def _pack(paths: Paths, userns: Userns, upper: str, write: Write, stubs: Stubs | None,
+          latest: int | None) -> None:
+    root = os.open(os.path.relpath(upper, paths.data),
+                   os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if stubs is not None and stubs.paths:
+        (below,) = merged.mount(paths, [list(stubs.below)])
+        for path in stubs.paths:
+            _take_away(root, below, path.strip("/").split("/"))
+    if latest is not None:
+        _clamp(root, latest * 10**9)
     tar = Writer(write)
     pack(root, tar, layer=True)
     tar.finish()
-    write_all(out, held)
     for name, value in ((SIZE, b"%d" % _bytes(root)), (MAP, map_of(userns)), (IMPLIED, b"")):
         os.setxattr(root, name, value)
 

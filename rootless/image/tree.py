@@ -63,7 +63,7 @@ def pack(root: int, tar: Writer, prefix: bytes = b"", *, layer: bool = False,
         if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
             links[st.st_dev, st.st_ino] = path
         _add(parent, name, path, st, tar)
-        if layer and stat.S_ISDIR(st.st_mode) and _hides(parent, name):
+        if layer and stat.S_ISDIR(st.st_mode) and hides(parent, name):
             tar.entry(_mark(path + b"/.wh..wh..opq"))
 
 
@@ -73,7 +73,7 @@ def _mark(path: bytes) -> Entry:
     return entry
 
 
-def _hides(parent: int, name: bytes) -> bool:
+def hides(parent: int, name: bytes) -> bool:
     """Is the directory opaque?"""
     try:
         return os.getxattr(b"/proc/self/fd/%d/%s" % (parent, name), OPAQUE) == b"y"

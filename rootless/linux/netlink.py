@@ -239,10 +239,6 @@ def new_default_route(index: int, gateway: bytes = b"", version: int = AF_INET) 
                   family(gateway) if gateway else version)
 
 
-def delete_default_route(index: int, gateway: bytes) -> Message:
-    return _route(RTM_DELROUTE, 0, "delete", index, gateway, family(gateway))
-
-
 def new_tbf(index: int, rate: int, burst: int, limit: int) -> Message:
     """A token bucket for what a link sends. `rate`: bytes a second; `burst` bytes may go at once,
     `limit` may wait."""
